@@ -1,0 +1,89 @@
+"""Many calls at once: in tasks for the async client, in threads for the sync one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from typing import TypeVar
+
+from .errors import ConfigurationError
+
+__all__ = ["Progress", "async_map", "async_sleep", "sync_map", "sync_sleep"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Progress = bool | Callable[[int, int], object]
+
+async_sleep = asyncio.sleep
+sync_sleep = time.sleep
+
+
+async def async_map(
+    function: Callable[[Item], Awaitable[Result]], items: Sequence[Item], concurrency: int, progress: Progress
+) -> list[Result]:
+    """Apply ``function`` to every item, ``concurrency`` at a time, and keep the order."""
+    slots = asyncio.Semaphore(_checked(concurrency))
+    with _reporting(progress, len(items)) as report:
+
+        async def one(item: Item) -> Result:
+            async with slots:
+                result = await function(item)
+            report()
+            return result
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(item)) for item in items]
+        return [task.result() for task in tasks]
+
+
+def sync_map(
+    function: Callable[[Item], Result], items: Sequence[Item], concurrency: int, progress: Progress
+) -> list[Result]:
+    """Apply ``function`` to every item, ``concurrency`` at a time, and keep the order."""
+    executor = ThreadPoolExecutor(_checked(concurrency), thread_name_prefix="autoglm")
+    with _reporting(progress, len(items)) as report:
+        try:
+            futures = [executor.submit(function, item) for item in items]
+            for future in as_completed(futures):
+                future.result()
+                report()
+        finally:
+            executor.shutdown(cancel_futures=True)
+        return [future.result() for future in futures]
+
+
+def _checked(concurrency: int) -> int:
+    if concurrency < 1:
+        raise ConfigurationError(f"concurrency={concurrency!r}: give the number of calls at a time, 1 or more")
+    return concurrency
+
+
+@contextmanager
+def _reporting(progress: Progress, total: int) -> Iterator[Callable[[], object]]:
+    """A function to call for each item that is done."""
+    if progress is True:
+        with _tqdm_bar(total) as update:
+            yield update
+        return
+    done = 0
+
+    def report() -> None:
+        nonlocal done
+        done += 1
+        if callable(progress):
+            progress(done, total)
+
+    yield report
+
+
+@contextmanager
+def _tqdm_bar(total: int) -> Iterator[Callable[[], object]]:
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise ConfigurationError('progress=True needs tqdm: pip install "autoglm-client[notebook]"') from error
+    with tqdm(total=total) as bar:
+        yield bar.update

@@ -1,0 +1,351 @@
+"""Everything about a call but the sending: where it goes, what it says, and how to read what comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, SecretStr, ValidationError
+
+from . import defaults
+from ._assembler import Assembler
+from ._retry import read_retry_after
+from ._status import status_error
+from .errors import AutoGLMError, ConfigurationError, ConnectionFailed, InvalidReply, StatusError, StreamInterrupted
+from .events import Event
+from .messages import Messages, as_messages
+from .reply import Reply, Timing
+from .timeouts import CallClock, Timeouts, running_clock
+from .wire import CLIENT_OPTIONS, ChatOptions
+
+__all__ = ["Call", "Configuration", "Guard", "Head", "is_event_stream", "read_shape", "translate"]
+
+T = TypeVar("T", bound=BaseModel)
+
+_KNOWN_OPTIONS = frozenset(ChatOptions.__annotations__)
+_REQUIRED_HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"autoglm-client/{defaults.__version__}"}
+MAX_ERROR_BYTES = 64 * 1024
+
+
+class Head(Protocol):
+    """The status and the headers of an answer, from httpx2 or httpx."""
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Case-insensitive."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """One request, its running clocks, and the answer as far as it has come."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    content: bytes | None = None
+    clock: CallClock
+    assembler: Assembler = field(default_factory=Assembler)
+    new_assembler: Any = Assembler
+    attempts: int = 0
+    first_token: float | None = None
+
+    def begin_attempt(self) -> None:
+        """Forget what an earlier attempt left behind."""
+        self.attempts += 1
+        self.assembler = self.new_assembler()
+        self.first_token = None
+
+    def heard(self) -> None:
+        """An event has come: start the clock for the next one."""
+        if self.first_token is None and self.assembler.started:
+            self.first_token = self.clock.elapsed()
+        if self.assembler.complete:
+            self.clock.expect_tail()
+        else:
+            self.clock.expect("between_tokens")
+
+    def time_limits(self) -> tuple[float | None, float | None, float | None, float | None]:
+        """Connect, read, write and pool timeouts, as httpx2 and httpx take them; our own transports are stricter."""
+        clock, timeouts = self.clock, self.clock.timeouts
+        return (
+            clock.within(timeouts.connect),
+            clock.within(timeouts.first_token),
+            clock.within(timeouts.send),
+            clock.within(None),
+        )
+
+    def read_whole(self, head: Head, body: bytes) -> list[Event]:
+        """Read an answer that came in one piece, be it a completion or a stream that nobody asked for."""
+        if len(body) > defaults.MAX_BODY_BYTES:
+            raise InvalidReply(f"the server's answer is larger than {defaults.MAX_BODY_BYTES} bytes")
+        read = self.assembler.feed if is_event_stream(head) else self.assembler.feed_whole
+        events = list(read(body))
+        self.assembler.close()
+        return events
+
+    def reply(self) -> Reply:
+        """What has arrived."""
+        return self.assembler.reply(self.timing(), self.attempts)
+
+    def timing(self) -> Timing:
+        """What the clocks show."""
+        return Timing(total=self.clock.elapsed(), first_token=self.first_token)
+
+    def described(self, error: AutoGLMError) -> AutoGLMError:
+        """Put on an error what the call knows."""
+        error.attempts = self.attempts
+        if self.assembler.started and error.partial is None:
+            error.partial = self.reply()
+        return error
+
+
+class Guard:
+    """The border: while it is entered the call's clocks run, and what leaves it are our errors, with all the call knows."""
+
+    __slots__ = ("_call", "_token")
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __enter__(self) -> None:
+        self._token = running_clock.set(self._call.clock)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        running_clock.reset(self._token)
+        if isinstance(error, Exception) and (ours := translate(error, self._call)) is not None:
+            self._call.described(ours)
+            if ours is not error:
+                raise ours from error
+
+
+class Configuration:
+    """What does not change from call to call, read from arguments, then the environment, then the defaults."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None,
+        api_key: str | None,
+        model: str | None,
+        timeout: float | Timeouts | None,
+        max_attempts: int,
+        max_event_bytes: int,
+        headers: Mapping[str, str] | None,
+        options: ChatOptions | None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        if max_attempts < 1:
+            raise ConfigurationError(f"max_attempts={max_attempts!r}: give 1 for no retries, or more")
+        self.base_url = _checked_url(base_url or _from_environment(environment, "BASE_URL") or defaults.BASE_URL)
+        self.endpoint = defaults.endpoint_for(self.base_url)
+        self.model = model or _from_environment(environment, "MODEL") or self.endpoint.model
+        self.timeouts = Timeouts.of(timeout)
+        self.max_attempts = max_attempts
+        self.max_event_bytes = max_event_bytes
+        self.options = _checked_options(options or {})
+        self._key = SecretStr(_checked_key(api_key or _from_environment(environment, "API_KEY") or ""))
+        self._headers = dict(headers or {})
+
+    @property
+    def root(self) -> str:
+        """The server's own address, where vLLM has the routes that are not OpenAI's."""
+        return self.base_url.removesuffix("/v1")
+
+    def chat(self, messages: Messages, options: ChatOptions, *, stream: bool) -> Call:
+        """Prepare a chat completion."""
+        merged = {**self.options, **_checked_options(options)}
+        body = self._body(as_messages(messages), merged, stream=stream)
+        timeouts, deadline = self._times(merged)
+
+        def new_assembler() -> Assembler:
+            return Assembler(
+                n=body.get("n", 1),
+                stop_on_repetition=stream and merged.get("stop_on_repetition", False),
+                max_event_bytes=self.max_event_bytes,
+            )
+
+        return Call(
+            method="POST",
+            url=f"{self.base_url}/chat/completions",
+            headers=self._all_headers(merged.get("extra_headers")) | {"Content-Type": "application/json"},
+            content=_encoded(body),
+            clock=CallClock(timeouts if stream else timeouts.without_token_clocks(), deadline),
+            new_assembler=new_assembler,
+        )
+
+    def clock(self, seconds: float) -> CallClock:
+        """Clocks for something that takes several calls."""
+        return CallClock(Timeouts(total=seconds, first_token=None))
+
+    def health_urls(self) -> tuple[str, ...]:
+        """Where to ask whether the server is well: vLLM, Ray Serve; hosted endpoints have only the list of models."""
+        if self.endpoint.extensions:
+            return f"{self.root}/health", f"{self.root}/-/healthz"
+        return (f"{self.base_url}/models",)
+
+    def tokenize_body(self, messages: Messages, extra: Mapping[str, Any]) -> dict[str, Any]:
+        """The request of vLLM's ``/tokenize``."""
+        return {"model": self.model, "messages": as_messages(messages), **extra}
+
+    def request(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> Call:
+        """Prepare a call of another route."""
+        return Call(
+            method=method,
+            url=url,
+            headers=self._all_headers() | ({"Content-Type": "application/json"} if body is not None else {}),
+            content=None if body is None else _encoded(body),
+            clock=CallClock(self.timeouts.without_token_clocks()),
+        )
+
+    def _times(self, options: Mapping[str, Any]) -> tuple[Timeouts, float | None]:
+        timeouts = Timeouts.of(options["timeout"]) if "timeout" in options else self.timeouts
+        return timeouts, options.get("deadline")
+
+    def _all_headers(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        key = self._key.get_secret_value()
+        authorization = {"Authorization": f"Bearer {key}"} if key else {}
+        return {**_REQUIRED_HEADERS, **authorization, **self._headers, **(extra or {})}
+
+    def _body(self, messages: list[Any], options: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
+        body: dict[str, Any] = {"model": self.model, "messages": messages}
+        if self.endpoint.extensions:
+            body["skip_special_tokens"] = False  # or the server strips the think and answer tags
+        if stream and self.endpoint.stream_usage:
+            body["stream_options"] = {"include_usage": True}
+        body.update({name: value for name, value in options.items() if name not in CLIENT_OPTIONS})
+        extra = dict(options.get("extra_body") or {})
+        self._set_thinking(body, extra, options.get("thinking"))
+        body.update(extra)
+        if not body.get("tools", True):
+            del body["tools"]  # vLLM refuses an empty list
+        return body | {"stream": stream}  # said in any case: some hosts stream unless told not to
+
+    def _set_thinking(self, body: dict[str, Any], extra: dict[str, Any], thinking: bool | None) -> None:
+        if not self.endpoint.extensions:
+            if thinking is not None:
+                raise ConfigurationError(f"{self.endpoint.name} has no known switch for thinking; see extra_body=")
+            return
+        # Articles put these two into extra_body; vLLM ignores them silently, so they are said in its own words.
+        thinking = extra.pop("enable_thinking", thinking)
+        shown = extra.pop("return_reasoning", thinking)
+        if thinking is not None:
+            body["chat_template_kwargs"] = {**body.get("chat_template_kwargs", {}), "enable_thinking": bool(thinking)}
+        if shown is not None:
+            body.setdefault("include_reasoning", bool(shown))
+
+    def failure(self, head: Head, body: bytes) -> StatusError:
+        """The error for an answer whose status is not 200."""
+        text = body.decode("utf-8", "replace")
+        key = self._key.get_secret_value()
+        if key:
+            text = text.replace(key, "***")  # some servers echo the key they refuse
+        try:
+            decoded = json.loads(text)
+        except (ValueError, RecursionError):
+            decoded = text
+        return status_error(
+            head.status_code,
+            decoded,
+            text=text,
+            request_id=head.headers.get("x-request-id"),
+            retry_after=read_retry_after(head.headers.get("retry-after")),
+        )
+
+
+def is_event_stream(head: Head) -> bool:
+    """Whether the body is a stream of events; some hosts stream though they were not asked to, and the other way round."""
+    return head.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
+
+
+def read_shape(shape: type[T], body: bytes) -> T:
+    """Decode the answer of another route."""
+    try:
+        return shape.model_validate_json(body)
+    except ValidationError:
+        excerpt = body[:200].decode("utf-8", "replace")
+        raise InvalidReply(f"the server's answer is not what {shape.__name__} should be: {excerpt}") from None
+
+
+def translate(error: Exception, call: Call) -> AutoGLMError | None:
+    """One of our errors for a foreign one of httpx2 or httpx, ``None`` for anything else.
+
+    By name, because the two libraries have the same exceptions, and httpx need not be installed.
+    """
+    if isinstance(error, AutoGLMError):
+        return error
+    names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.partition(".")[0] in {"httpx", "httpx2"}}
+    if not names:
+        return None
+    if "TimeoutException" in names:
+        if "ReadTimeout" in names:
+            return call.clock.error()
+        return call.clock.error("send" if "WriteTimeout" in names else "connect")
+    if call.assembler.started:
+        return StreamInterrupted(f"the connection broke before the answer was complete: {_words(error)}")
+    if "ConnectError" in names:
+        return ConnectionFailed(
+            f"cannot connect to {call.url}: {_words(error)}: is the server running, is base_url right?"
+        )
+    if names & {"UnsupportedProtocol", "InvalidURL", "LocalProtocolError"}:
+        return ConfigurationError(f"the request to {call.url} cannot be sent: {_words(error)}")
+    return ConnectionFailed(f"the connection to {call.url} failed: {_words(error)}")
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _from_environment(environment: Mapping[str, str], name: str) -> str | None:
+    """Our own variable, or the one that users of Open-AutoGLM have set already."""
+    return environment.get(f"AUTOGLM_{name}") or environment.get(f"PHONE_AGENT_{name}")
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parts = urlsplit(url.strip())
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.query or parts.fragment:
+        raise ConfigurationError(f"base_url={url!r} is not a server's address: give one like {defaults.BASE_URL}")
+    path = parts.path.rstrip("/").removesuffix("/chat/completions")
+    return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
+
+
+def _checked_key(key: str) -> str:
+    key = key.strip()
+    if not key.isascii() or not key.isprintable():
+        raise ConfigurationError("the API key has characters that no HTTP header can carry: was something else pasted?")
+    return key
+
+
+def _checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what is ``None`` (but a timeout may be), refuse names that no server would understand."""
+    for name in options:
+        if name not in _KNOWN_OPTIONS:
+            close = get_close_matches(name, _KNOWN_OPTIONS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "fields that have no name here go into extra_body="
+            raise ConfigurationError(f"unknown option {name!r}: {hint}")
+    n = options.get("n")
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
+        raise ConfigurationError(f"n={n!r}: give the number of answers, 1 or more")
+    return {name: value for name, value in options.items() if value is not None or name == "timeout"}
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"the request cannot be written as JSON: {error}") from error

@@ -1,0 +1,128 @@
+"""What a server's refusal means: an error body, in any of the shapes in use, to one of our errors.
+
+Shapes seen: vLLM ``{"error": {"message", "type", "param", "code"}}``, older ones with these fields at the top, Ray Serve and
+FastAPI ``{"detail": ...}``, BigModel ``{"error": {"code": "1113", "message"}}``, ModelScope ``{"errors": {"message"}}``, plain text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import (
+    AuthenticationFailed,
+    BadRequest,
+    ContentFiltered,
+    ContextOverflow,
+    NotFound,
+    RateLimited,
+    ServerDied,
+    ServerFailed,
+    StatusError,
+)
+
+__all__ = ["Refusal", "read_refusal", "status_error"]
+
+_MAX_WORDS = 500  # characters of the server's own text in a message; the whole is in ``body``
+
+_NO_BALANCE = "1113"
+_BIGMODEL_CODES: dict[str, type[StatusError]] = {
+    _NO_BALANCE: RateLimited,
+    "1211": NotFound,
+    "1261": ContextOverflow,
+    "1301": ContentFiltered,
+    "1302": RateLimited,
+    "1305": RateLimited,
+}
+_CLASSES: dict[int, type[StatusError]] = {
+    401: AuthenticationFailed,
+    403: AuthenticationFailed,
+    404: NotFound,
+    408: ServerFailed,
+    429: RateLimited,
+}
+_ADVICE: dict[type[StatusError], str] = {
+    AuthenticationFailed: "the API key is missing or wrong (AUTOGLM_API_KEY or api_key=)",
+    NotFound: "no such model or address: compare model= and base_url= with `autoglm check`",
+    ContextOverflow: "the prompt is too long for the model: send fewer turns or smaller images",
+    RateLimited: "too many requests",
+    ServerDied: "the inference engine has stopped and must be started again",
+    ServerFailed: "the server failed",
+    ContentFiltered: "refused by content moderation",
+    BadRequest: "the server refuses the request",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What an error body says."""
+
+    message: str
+    type: str = ""
+    code: str = ""
+
+
+def read_refusal(body: object) -> Refusal:
+    """Find message, type and code in a decoded error body."""
+    if isinstance(body, Mapping):
+        for key in ("error", "errors", "detail"):
+            if body.get(key):
+                return _fields(body[key], outer=body)
+        return _fields(body, outer=body)
+    return Refusal(_words(body))
+
+
+def _fields(body: object, outer: Mapping[str, Any]) -> Refusal:
+    if not isinstance(body, Mapping):
+        return Refusal(_words(body), code=str(outer.get("code") or ""))
+    message = body.get("message") or outer.get("message") or _words(body)
+    return Refusal(_words(message), type=str(body.get("type") or ""), code=str(body.get("code") or ""))
+
+
+def _words(value: object) -> str:
+    if value is None:
+        return ""
+    return value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def status_error(
+    status: int,
+    body: object,
+    *,
+    text: str = "",
+    request_id: str | None = None,
+    retry_after: float | None = None,
+) -> StatusError:
+    """Make the error for a refusal; ``status`` 0 takes the status from the body, as an error inside a stream needs it."""
+    refusal = read_refusal(body)
+    if not status:
+        status = int(refusal.code) if refusal.code.isdecimal() and 400 <= int(refusal.code[:6]) < 600 else 500
+    kind = _class_of(status, refusal)
+    words = refusal.message[:_MAX_WORDS]
+    message = f"{status} {_ADVICE.get(kind, 'the server answered with an unexpected status')}"
+    error = kind(
+        f"{message}: {words}" if words else message,
+        status=status,
+        body=text or _words(body),
+        request_id=request_id,
+        retry_after=retry_after,
+    )
+    error.retryable = kind.retryable and refusal.code != _NO_BALANCE
+    return error
+
+
+def _class_of(status: int, refusal: Refusal) -> type[StatusError]:
+    if refusal.code in _BIGMODEL_CODES:
+        return _BIGMODEL_CODES[refusal.code]
+    words = refusal.message.lower()
+    if status >= 500:
+        return ServerDied if "enginecore" in words or "enginedead" in words.replace(" ", "") else ServerFailed
+    if status in _CLASSES:
+        return _CLASSES[status]
+    if "maximum context length" in words or "context_length_exceeded" in refusal.code:
+        return ContextOverflow
+    if "content_filter" in refusal.code or "content_filter" in refusal.type:
+        return ContentFiltered
+    return BadRequest if 400 <= status < 500 else StatusError

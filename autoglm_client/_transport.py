@@ -1,0 +1,222 @@
+"""httpx2 transports that hold the clocks of a call in every socket operation.
+
+A read timeout of httpx2 is fixed when the request starts and fed by every byte, pings included. Here each read gets what is
+left of the clock that runs: the time to the next event, never beyond the call's deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterable
+from functools import cache
+from ipaddress import ip_address
+from threading import Lock
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+from weakref import WeakKeyDictionary
+
+import httpcore2
+import httpx2
+
+from . import defaults
+from .timeouts import running_clock
+
+__all__ = ["AsyncPool", "Pool"]
+
+_LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=defaults.KEEPALIVE_SECONDS)
+
+
+def _connect_limit(timeout: float | None) -> float | None:
+    clock = running_clock.get()
+    return clock.within(clock.timeouts.connect) if clock else timeout
+
+
+def _write_limit(timeout: float | None) -> float | None:
+    clock = running_clock.get()
+    return clock.within(clock.timeouts.send) if clock else timeout
+
+
+def _read_limit(timeout: float | None) -> float | None:
+    clock = running_clock.get()
+    return clock.for_next_event() if clock else timeout
+
+
+def _sent() -> None:
+    if clock := running_clock.get():
+        clock.expect("first_token")
+
+
+class _AsyncStream(httpcore2.AsyncNetworkStream):
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return await self._stream.read(max_bytes, _read_limit(timeout))
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await self._stream.write(buffer, _write_limit(timeout))
+        _sent()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.AsyncNetworkStream:
+        return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, _connect_limit(timeout)))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _AsyncBackend(httpcore2.AsyncNetworkBackend):
+    def __init__(self, backend: httpcore2.AsyncNetworkBackend) -> None:
+        self._backend = backend
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.AsyncNetworkStream:
+        limit = _connect_limit(timeout)
+        return _AsyncStream(await self._backend.connect_tcp(host, port, limit, local_address, socket_options))
+
+    async def sleep(self, seconds: float) -> None:
+        await self._backend.sleep(seconds)
+
+
+class _Stream(httpcore2.NetworkStream):
+    def __init__(self, stream: httpcore2.NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, _read_limit(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, _write_limit(timeout))
+        _sent()
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        return _Stream(self._stream.start_tls(ssl_context, server_hostname, _connect_limit(timeout)))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _Backend(httpcore2.NetworkBackend):
+    def __init__(self, backend: httpcore2.NetworkBackend) -> None:
+        self._backend = backend
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.NetworkStream:
+        return _Stream(self._backend.connect_tcp(host, port, _connect_limit(timeout), local_address, socket_options))
+
+    def sleep(self, seconds: float) -> None:
+        self._backend.sleep(seconds)
+
+
+class _AsyncTransport(httpx2.AsyncHTTPTransport):
+    def __init__(self, base_url: str) -> None:
+        super().__init__(verify=_verify(base_url), limits=_LIMITS, proxy=_proxy_for(base_url))
+        # httpx2 has no parameter for this; the pool beneath it has, and a test holds the two names.
+        self._pool._network_backend = _AsyncBackend(self._pool._network_backend)  # noqa: SLF001
+
+
+class _Transport(httpx2.HTTPTransport):
+    def __init__(self, base_url: str) -> None:
+        super().__init__(verify=_verify(base_url), limits=_LIMITS, proxy=_proxy_for(base_url))
+        self._pool._network_backend = _Backend(self._pool._network_backend)  # noqa: SLF001
+
+
+def _verify(base_url: str) -> ssl.SSLContext | bool:
+    """Certificates are needed for https alone; over http no TLS is spoken, since redirects are not followed."""
+    return _tls_context() if base_url.startswith("https:") else False
+
+
+@cache
+def _tls_context() -> ssl.SSLContext:
+    """One for the process: loading the certificates takes milliseconds and a megabyte each time."""
+    return httpx2.create_ssl_context()
+
+
+def _proxy_for(base_url: str) -> str | None:
+    """The environment's proxy, but never for this machine or a private network: it would get key and screenshots."""
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    if _is_private(host) or proxy_bypass(host):
+        return None
+    proxies = getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+class AsyncPool:
+    """The connections of an async client: one httpx2 client for each event loop, because sockets belong to their loop."""
+
+    def __init__(self, base_url: str, own: httpx2.AsyncClient | None) -> None:
+        self._base_url = base_url
+        self._own = own
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = WeakKeyDictionary()
+
+    def client(self) -> httpx2.AsyncClient:
+        """The user's own client, or the one of the running loop."""
+        if self._own is not None:
+            return self._own
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            client = self._clients[loop] = httpx2.AsyncClient(transport=_AsyncTransport(self._base_url), timeout=None)
+        return client
+
+    async def close(self) -> None:
+        """Close the connections of this loop; a client that the user brought stays open."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+
+class Pool:
+    """The connections of a sync client, made when the first call needs them."""
+
+    def __init__(self, base_url: str, own: httpx2.Client | None) -> None:
+        self._base_url = base_url
+        self._own = own
+        self._client: httpx2.Client | None = None
+        self._lock = Lock()
+
+    def client(self) -> httpx2.Client:
+        """The user's own client, or ours."""
+        if self._own is not None:
+            return self._own
+        with self._lock:
+            if self._client is None:
+                self._client = httpx2.Client(transport=_Transport(self._base_url), timeout=None)
+            return self._client
+
+    def close(self) -> None:
+        """Close the connections; a client that the user brought stays open."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()

@@ -1,0 +1,394 @@
+"""The sync client: send, iterate, close. Every decision lives in the layers below.
+
+Derived from ``async_client.py`` by ``scripts/derive_sync.py``: change that one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+from tenacity import Retrying
+
+from . import defaults
+from ._concurrency import sync_map, sync_sleep
+from ._exchange import MAX_ERROR_BYTES, Call, Configuration, Guard, Head, is_event_stream, read_shape
+from ._retry import retry_rules
+from ._transport import Pool
+from .errors import AutoGLMError, ConnectionFailed, InvalidReply, NotFound, ServerFailed, StatusError, StreamInterrupted
+from .events import Event
+from .messages import Messages
+from .reply import Reply
+from .timeouts import Timeouts
+from .wire import ChatOptions, ModelCard, ModelList, Tokens
+
+__all__ = ["AutoGLM", "ReplyStream"]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class AutoGLM:
+    """A client for AutoGLM-Phone-9B behind any OpenAI-compatible endpoint.
+
+    Arguments win over the variables ``AUTOGLM_BASE_URL``, ``AUTOGLM_API_KEY`` and ``AUTOGLM_MODEL``, these over Open-AutoGLM's
+    ``PHONE_AGENT_*``, these over a vLLM on this machine. ``options`` are defaults for every call. An ``http_client`` of your
+    own, of httpx2 or httpx, is used as it is and stays yours to close.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        model: str | None = None,
+        timeout: float | Timeouts | None = Timeouts(),  # noqa: B008 - frozen
+        max_attempts: int = defaults.MAX_ATTEMPTS,
+        max_event_bytes: int = defaults.MAX_EVENT_BYTES,
+        headers: Mapping[str, str] | None = None,
+        options: ChatOptions | None = None,
+        http_client: httpx2.Client | None = None,
+    ) -> None:
+        self._configuration = Configuration(
+            base_url=base_url,
+            api_key=api_key,
+            model=model,
+            timeout=timeout,
+            max_attempts=max_attempts,
+            max_event_bytes=max_event_bytes,
+            headers=headers,
+            options=options,
+        )
+        self._pool = Pool(self._configuration.base_url, http_client)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.base_url!r}, model={self.model!r})"
+
+    @property
+    def base_url(self) -> str:
+        """Where the calls go."""
+        return self._configuration.base_url
+
+    @property
+    def model(self) -> str:
+        """The model that is asked unless a call names another."""
+        return self._configuration.model
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; the client can be used again and opens new ones."""
+        self._pool.close()
+
+    def chat(self, messages: Messages, **options: Unpack[ChatOptions]) -> Reply:
+        """Ask, and wait for the whole answer.
+
+        Raises an :class:`AutoGLMError`; an incomplete answer is never returned, it is in the error's ``partial``.
+        """
+        call = self._configuration.chat(messages, options, stream=False)
+        for attempt in self._attempts(call):
+            with attempt:
+                with _Answer(self._configuration, self._pool, call) as answer:
+                    body = answer.read_all()
+                with Guard(call):
+                    call.read_whole(answer.head, body)
+        return call.reply()
+
+    def stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> ReplyStream:
+        """Ask, and watch the answer come: ``with glm.stream(...) as stream: for event in stream: ...``.
+
+        Leaving the block ends the generation on the server, too.
+        """
+        return ReplyStream(
+            self._configuration, self._pool, self._configuration.chat(messages, options, stream=True)
+        )
+
+    def parse(self, messages: Messages, schema: type[Model], **options: Unpack[ChatOptions]) -> Model:
+        """Ask for JSON of a pydantic model's schema (vLLM holds the model to it) and get an instance back."""
+        json_schema = {"name": schema.__name__, "schema": schema.model_json_schema(), "strict": True}
+        options.setdefault("response_format", {"type": "json_schema", "json_schema": json_schema})
+        reply = self.chat(messages, **options)
+        try:
+            return schema.model_validate_json(reply.text)
+        except ValidationError as error:
+            cut = " (the answer was cut: raise max_tokens)" if reply.finish_reason == "length" else ""
+            failure = InvalidReply(f"the answer is not a {schema.__name__}{cut}: {error}")
+            failure.partial = reply
+            raise failure from error
+
+    def map(
+        self,
+        many: Iterable[Messages],
+        *,
+        concurrency: int = 8,
+        progress: bool | Callable[[int, int], object] = False,
+        **options: Unpack[ChatOptions],
+    ) -> list[Reply | AutoGLMError]:
+        """Ask many things, ``concurrency`` at a time; the answers come in the order of the questions.
+
+        An item that fails has its error in the list, the others go on. ``progress=True`` shows a tqdm bar; a function is
+        called with how many are done and how many there are.
+        """
+
+        def ask(messages: Messages) -> Reply | AutoGLMError:
+            try:
+                return self.chat(messages, **options)
+            except AutoGLMError as error:
+                return error
+
+        return sync_map(ask, list(many), concurrency, progress)
+
+    def models(self) -> list[ModelCard]:
+        """The models that the server offers."""
+        return (self._ask_route("GET", f"{self.base_url}/models", ModelList)).data
+
+    def tokenize(self, messages: Messages, **extra: Any) -> Tokens:
+        """Count the tokens of a prompt exactly, with vLLM's ``/tokenize``; ``return_token_strs=True`` shows them."""
+        url = f"{self._configuration.root}/tokenize"
+        return self._ask_route("POST", url, Tokens, self._configuration.tokenize_body(messages, extra))
+
+    def health(self) -> bool:
+        """Whether the server says that it is well."""
+        for url in self._configuration.health_urls():
+            call = self._configuration.request("GET", url)
+            try:
+                with _Answer(self._configuration, self._pool, call):
+                    return True
+            except NotFound:
+                continue
+            except (ConnectionFailed, StatusError):
+                return False
+        return False
+
+    def wait_until_ready(
+        self, timeout: float = 600.0, progress: Callable[[float, str], object] | None = None
+    ) -> None:
+        """Wait until the server has answered with a token: one that is well can still fail at its first request.
+
+        ``progress`` is called twice a second with the seconds that have passed and what is waited for. Raises
+        :class:`ConnectionFailed` after ``timeout`` seconds, and at once what waiting cannot mend, such as a wrong key.
+        """
+        clock = self._configuration.clock(timeout)
+        while not clock.is_over():
+            waiting_for = "the server"
+            if self.health():
+                waiting_for = "the first token"
+                try:
+                    self.chat("Hi", max_tokens=1, timeout=clock.within(None))
+                except (ConnectionFailed, ServerFailed):
+                    pass
+                else:
+                    return
+            if progress is not None:
+                progress(clock.elapsed(), waiting_for)
+            sync_sleep(0.5)
+        raise clock.error()
+
+    def _ask_route(
+        self, method: str, url: str, shape: type[Model], body: Mapping[str, Any] | None = None
+    ) -> Model:
+        call = self._configuration.request(method, url, body)
+        for attempt in self._attempts(call):
+            with attempt:
+                with _Answer(self._configuration, self._pool, call) as answer:
+                    content = answer.read_all()
+        return read_shape(shape, content)
+
+    def _attempts(self, call: Call) -> Retrying:
+        return Retrying(**retry_rules(self._configuration.max_attempts, call.clock))
+
+
+class ReplyStream:
+    """An answer while it comes: iterate over its events, then read :attr:`reply`."""
+
+    def __init__(self, configuration: Configuration, pool: Pool, call: Call) -> None:
+        self._configuration = configuration
+        self._call = call
+        self._answer = _Answer(configuration, pool, call)
+        self._pending: deque[Event] = deque()
+        self._failure: AutoGLMError | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._call.url}>"
+
+    def __enter__(self) -> Self:
+        """Send the request and wait for the first event; until then a failure is retried."""
+        try:
+            for attempt in Retrying(**retry_rules(self._configuration.max_attempts, self._call.clock)):
+                with attempt:
+                    self._start()
+        except BaseException:  # a cancelled task, too, must not keep the connection
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Event:
+        while not self._pending:
+            if self._failure is not None:
+                raise self._failure
+            if self._answer.closed:
+                raise StopIteration
+            self._advance()
+        return self._pending.popleft()
+
+    @property
+    def reply(self) -> Reply:
+        """The finished answer, equal to what ``chat`` would have returned; raises before it is complete."""
+        if not self._call.assembler.complete:
+            failure = StreamInterrupted(
+                "the answer is not complete yet: iterate to the end first, or look at `partial`"
+            )
+            raise self._failure or self._call.described(failure)
+        return self._call.reply()
+
+    @property
+    def partial(self) -> Reply:
+        """What has arrived so far."""
+        return self._call.reply()
+
+    def finish(self) -> Reply:
+        """Read what is left, and return the finished answer."""
+        for _ in self:
+            pass
+        return self.reply
+
+    def close(self) -> None:
+        """Release the connection; a generation that still runs ends on the server."""
+        self._answer.close()
+
+    def _start(self) -> None:
+        self._pending.clear()
+        self._failure = None
+        self._answer.open()
+        if not is_event_stream(self._answer.head):
+            self._read_plain()
+        while not self._has_news:
+            self._advance()
+        if self._failure is not None and not self._pending:
+            raise self._failure
+
+    @property
+    def _has_news(self) -> bool:
+        return bool(self._pending) or self._failure is not None or self._answer.closed
+
+    def _read_plain(self) -> None:
+        """The server did not stream: its whole answer becomes the events."""
+        body = self._answer.read_all()
+        with Guard(self._call):
+            self._pending.extend(self._call.read_whole(self._answer.head, body))
+        self.close()
+
+    def _advance(self) -> None:
+        """Read one piece of the body and turn it into events."""
+        call = self._call
+        try:
+            data = self._answer.read()
+            with Guard(call):
+                if data is None:
+                    call.assembler.close()
+                else:
+                    self._take(data)
+        except AutoGLMError as error:
+            self.close()
+            if not call.assembler.complete:  # once complete, nothing that follows can spoil the answer
+                self._failure = error
+        else:
+            if data is None or call.assembler.stopped:
+                self.close()
+
+    def _take(self, data: bytes) -> None:
+        call = self._call
+        chunks = call.assembler.chunks
+        for event in call.assembler.feed(data):
+            self._pending.append(event)
+        if call.assembler.chunks > chunks:
+            call.heard()
+        elif call.clock.is_over():
+            raise call.clock.error()
+
+
+class _Answer:
+    """What the server sends back for one attempt of a call."""
+
+    head: Head
+    _chunks: Generator[bytes, None, None]
+
+    def __init__(self, configuration: Configuration, pool: Pool, call: Call) -> None:
+        self._configuration = configuration
+        self._pool = pool
+        self._call = call
+        self._response: httpx2.Response | None = None
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._response is None
+
+    def open(self) -> None:
+        """Send the request and read the head of the answer; raises what a status other than 200 means."""
+        call = self._call
+        call.begin_attempt()
+        with Guard(call):
+            client = self._pool.client()
+            request = client.build_request(
+                call.method, call.url, headers=call.headers, content=call.content, timeout=call.time_limits()
+            )
+            self._response = self.head = client.send(request, stream=True)
+            self._chunks = self._response.iter_raw()  # type: ignore[assignment,unused-ignore]  # is one in both clients
+        if self.head.status_code != 200:
+            self._refuse()
+
+    def read(self) -> bytes | None:
+        """The next piece of the body, ``None`` after the last."""
+        with Guard(self._call):
+            return next(self._chunks, None)
+
+    def read_all(self, limit: int = defaults.MAX_BODY_BYTES) -> bytes:
+        """The whole body, or a little more than ``limit`` bytes of it."""
+        body = bytearray()
+        while len(body) <= limit and (data := self.read()) is not None:
+            body += data
+        return bytes(body)
+
+    def close(self) -> None:
+        """Give the connection back, or close it when the body was not read to its end."""
+        response, self._response = self._response, None
+        if response is not None:
+            with Guard(self._call):
+                self._chunks.close()
+                response.close()
+
+    def _refuse(self) -> None:
+        try:
+            body = self.read_all(MAX_ERROR_BYTES)
+        except AutoGLMError:
+            body = b""  # the status says enough
+        finally:
+            self.close()
+        with Guard(self._call):
+            raise self._configuration.failure(self.head, body)

@@ -1,0 +1,88 @@
+"""The facts that client and server must agree on, and what is known of each endpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+__version__ = "0.1.0"
+
+HOST: Final = "127.0.0.1"
+PORT: Final = 8000
+BASE_URL: Final = f"http://{HOST}:{PORT}/v1"
+MODEL: Final = "autoglm-phone-9b"
+MAX_MODEL_LEN: Final = 25_480
+"""Tokens of prompt, images and answer together, as the model's own instructions serve it."""
+
+SAMPLING: Final = {"temperature": 0.0, "top_p": 0.85, "frequency_penalty": 0.2, "max_tokens": 3000}
+"""What Open-AutoGLM's own client sends; pass it as ``**SAMPLING`` to ask in the same way."""
+
+CONNECT_SECONDS: Final = 5.0
+SEND_SECONDS: Final = 30.0
+FIRST_TOKEN_SECONDS: Final = 60.0
+BETWEEN_TOKENS_SECONDS: Final = 20.0
+TOTAL_SECONDS: Final = 120.0
+TAIL_SECONDS: Final = 0.5
+"""How long to wait, after an answer is complete, for the usage that may follow it."""
+
+KEEPALIVE_SECONDS: Final = 3.0
+"""Below vLLM's own 5 s (``VLLM_HTTP_TIMEOUT_KEEP_ALIVE``), so that a connection is not reused while the server closes it."""
+
+MAX_ATTEMPTS: Final = 3
+MAX_RETRY_AFTER_SECONDS: Final = 60.0
+MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
+MAX_BODY_BYTES: Final = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """What one kind of server takes beyond OpenAI's fields."""
+
+    name: str
+    base_url: str
+    model: str
+    extensions: bool = False
+    """Takes vLLM's fields (``skip_special_tokens``, ``top_k``, ``structured_outputs``, …); others may refuse unknown fields."""
+    stream_usage: bool = True
+    """Takes ``stream_options``, without which a stream reports no usage."""
+
+
+VLLM: Final = Endpoint(name="vLLM", base_url=BASE_URL, model=MODEL, extensions=True)
+
+ENDPOINTS: Final = (
+    Endpoint(
+        name="BigModel",
+        base_url="https://open.bigmodel.cn/api/paas/v4",
+        model="autoglm-phone",
+        stream_usage=False,
+    ),
+    Endpoint(
+        name="z.ai",
+        base_url="https://api.z.ai/api/paas/v4",
+        model="autoglm-phone-multilingual",
+        stream_usage=False,
+    ),
+    Endpoint(
+        name="ModelScope",
+        base_url="https://api-inference.modelscope.cn/v1",
+        model="ZhipuAI/AutoGLM-Phone-9B",
+    ),
+    Endpoint(
+        name="Novita",
+        base_url="https://api.novita.ai/openai",
+        model="zai-org/autoglm-phone-9b-multilingual",
+    ),
+    Endpoint(
+        name="Parasail",
+        base_url="https://api.parasail.io/v1",
+        model="parasail-auto-glm-9b-multilingual",
+    ),
+)
+"""The hosted endpoints that serve AutoGLM-Phone-9B; any other address is taken for a vLLM of the user's own."""
+
+
+def endpoint_for(base_url: str) -> Endpoint:
+    """Recognise an endpoint by the host of its URL."""
+    host = urlsplit(base_url).hostname
+    return next((endpoint for endpoint in ENDPOINTS if urlsplit(endpoint.base_url).hostname == host), VLLM)

@@ -1,0 +1,118 @@
+"""Five clocks for one call, each with its own meaning and its own error."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, replace
+from time import monotonic
+
+from . import defaults
+from .errors import AutoGLMError, Clock, ConfigurationError, DeadlineExceeded, RequestTimedOut
+
+__all__ = ["CallClock", "Timeouts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds; ``None`` lets a clock run for ever."""
+
+    connect: float | None = defaults.CONNECT_SECONDS
+    """To reach the server: name, TCP and TLS."""
+    send: float | None = defaults.SEND_SECONDS
+    """To upload the request; ten screenshots are several megabytes."""
+    first_token: float | None = defaults.FIRST_TOKEN_SECONDS
+    """From the upload to the first event of a stream: queue, image encoding and prefill."""
+    between_tokens: float | None = defaults.BETWEEN_TOKENS_SECONDS
+    """From one event of a stream to the next; keep-alive comments do not feed it."""
+    total: float | None = defaults.TOTAL_SECONDS
+    """The whole call: every attempt, every pause, the whole answer."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is not None and not value > 0:
+                raise ConfigurationError(f"timeout {each.name}={value!r}: give seconds above 0, or None for no limit")
+
+    @classmethod
+    def of(cls, value: float | Timeouts | None) -> Timeouts:
+        """Read ``timeout=30.0`` as "30 s in all", the other clocks being no longer than that."""
+        if isinstance(value, Timeouts):
+            return value
+        if value is None:
+            return cls(first_token=None, between_tokens=None, total=None)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigurationError(f"timeout={value!r}: give seconds, a Timeouts, or None")
+        usual = cls()
+        shorter = {each.name: min(value, getattr(usual, each.name)) for each in fields(cls)}
+        return cls(**(shorter | {"total": value}))
+
+    def without_token_clocks(self) -> Timeouts:
+        """For a plain call, whose answer comes in one piece at the end."""
+        return replace(self, first_token=None, between_tokens=None)
+
+
+class CallClock:
+    """The running clocks of one call: how long the next step may take, and what it means when that is over."""
+
+    def __init__(self, timeouts: Timeouts, deadline: float | None = None) -> None:
+        self.timeouts = timeouts
+        self.started = monotonic()
+        ends = [end for end in (deadline, timeouts.total and self.started + timeouts.total) if end is not None]
+        self.deadline = min(ends) if ends else None
+        self._waiting_for: Clock = "first_token"
+        self._until: float | None = None
+
+    def elapsed(self) -> float:
+        """Seconds since the call began."""
+        return monotonic() - self.started
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, negative when it has passed, ``None`` without one."""
+        return None if self.deadline is None else self.deadline - monotonic()
+
+    def within(self, seconds: float | None) -> float | None:
+        """Shorten a limit to what the deadline leaves, but never to nothing: 0 would mean "do not block"."""
+        left = self.remaining()
+        limits = [limit for limit in (seconds, left) if limit is not None]
+        return max(min(limits), 0.001) if limits else None
+
+    def expect(self, clock: Clock) -> None:
+        """Start the clock for the next event of a stream."""
+        seconds: float | None = getattr(self.timeouts, clock)
+        self._waiting_for = clock
+        self._until = None if seconds is None else monotonic() + seconds
+
+    def expect_tail(self) -> None:
+        """The answer is complete: wait only a moment for what may follow it."""
+        self._until = monotonic() + defaults.TAIL_SECONDS
+
+    def for_next_event(self) -> float | None:
+        """Seconds that the next event may still take."""
+        return self.within(None if self._until is None else self._until - monotonic())
+
+    def is_over(self) -> bool:
+        """Whether the event that is waited for, or the whole call, is late."""
+        now = monotonic()
+        return any(end is not None and end <= now for end in (self._until, self.deadline))
+
+    def error(self, clock: Clock | None = None) -> AutoGLMError:
+        """Say which clock ran out."""
+        left = self.remaining()
+        if left is not None and left <= 0:
+            return DeadlineExceeded(
+                f"the call took longer than its total time ({self.elapsed():.1f} s): raise timeout="
+            )
+        clock = clock or self._waiting_for
+        return RequestTimedOut(_EXPLANATIONS[clock].format(getattr(self.timeouts, clock)), clock=clock)
+
+
+running_clock: ContextVar[CallClock | None] = ContextVar("running_clock", default=None)
+"""The clocks of the call that this thread or task is in the middle of; the transports look here."""
+
+_EXPLANATIONS: dict[Clock, str] = {
+    "connect": "no connection within {} s: is the server running, and is base_url right?",
+    "send": "the request could not be uploaded within {} s",
+    "first_token": "no token within {} s: the server is loading or busy; raise timeout=Timeouts(first_token=...)",
+    "between_tokens": "the stream stalled: no token for {} s",
+    "total": "the call took longer than {} s",
+}
