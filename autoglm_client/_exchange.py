@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import TracebackType
@@ -24,7 +24,7 @@ from .reply import Reply, Timing
 from .timeouts import CallClock, Timeouts, running_clock
 from .wire import CLIENT_OPTIONS, ChatOptions
 
-__all__ = ["Call", "Configuration", "Guard", "Head", "is_event_stream", "read_shape", "translate"]
+__all__ = ["Call", "Configuration", "Guard", "Head", "read_shape", "translate"]
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -58,21 +58,13 @@ class Call:
     new_assembler: Any = Assembler
     attempts: int = 0
     first_token: float | None = None
+    _whole: bytearray | None = None
 
     def begin_attempt(self) -> None:
         """Forget what an earlier attempt left behind."""
         self.attempts += 1
         self.assembler = self.new_assembler()
         self.first_token = None
-
-    def heard(self) -> None:
-        """An event has come: start the clock for the next one."""
-        if self.first_token is None and self.assembler.started:
-            self.first_token = self.clock.elapsed()
-        if self.assembler.complete:
-            self.clock.expect_tail()
-        else:
-            self.clock.expect("between_tokens")
 
     def time_limits(self) -> tuple[float | None, float | None, float | None, float | None]:
         """Connect, read, write and pool timeouts, as httpx2 and httpx take them; our own transports are stricter."""
@@ -84,14 +76,38 @@ class Call:
             clock.within(None),
         )
 
-    def read_whole(self, head: Head, body: bytes) -> list[Event]:
-        """Read an answer that came in one piece, be it a completion or a stream that nobody asked for."""
-        if len(body) > defaults.MAX_BODY_BYTES:
-            raise InvalidReply(f"the server's answer is larger than {defaults.MAX_BODY_BYTES} bytes")
-        read = self.assembler.feed if is_event_stream(head) else self.assembler.feed_whole
-        events = list(read(body))
+    def open(self, head: Head) -> None:
+        """The answer begins: as a stream or in one piece, which is the server's choice, whatever was asked for."""
+        kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
+        self._whole = None if kind == "text/event-stream" else bytearray()
+
+    def take(self, data: bytes) -> Iterator[Event]:
+        """The next piece of the body."""
+        if self._whole is not None:
+            self._whole += data
+            if len(self._whole) > defaults.MAX_BODY_BYTES:
+                raise InvalidReply(f"the server's answer is larger than {defaults.MAX_BODY_BYTES} bytes")
+            return
+        chunks = self.assembler.chunks
+        yield from self.assembler.feed(data)
+        if self.assembler.chunks > chunks:
+            self._heard()
+        elif self.clock.is_over():
+            raise self.clock.error()
+
+    def end(self) -> Iterator[Event]:
+        """The body has ended; raises when the answer has not."""
+        if self._whole is not None:
+            yield from self.assembler.feed_whole(bytes(self._whole))
         self.assembler.close()
-        return events
+
+    def _heard(self) -> None:
+        if self.first_token is None and self.assembler.started:
+            self.first_token = self.clock.elapsed()
+        if self.assembler.complete:
+            self.clock.expect_tail()
+        else:
+            self.clock.expect("between_tokens")
 
     def reply(self) -> Reply:
         """What has arrived."""
@@ -262,11 +278,6 @@ class Configuration:
             request_id=head.headers.get("x-request-id"),
             retry_after=read_retry_after(head.headers.get("retry-after")),
         )
-
-
-def is_event_stream(head: Head) -> bool:
-    """Whether the body is a stream of events; some hosts stream though they were not asked to, and the other way round."""
-    return head.headers.get("content-type", "").partition(";")[0].strip().lower() == "text/event-stream"
 
 
 def read_shape(shape: type[T], body: bytes) -> T:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, NoReturn, Self, TypeVar, Unpack
 
 import httpx2
 from pydantic import BaseModel, ValidationError
@@ -16,10 +16,19 @@ from tenacity import AsyncRetrying
 
 from . import defaults
 from ._concurrency import async_map, async_sleep
-from ._exchange import MAX_ERROR_BYTES, Call, Configuration, Guard, Head, is_event_stream, read_shape
+from ._exchange import MAX_ERROR_BYTES, Call, Configuration, Guard, Head, read_shape
 from ._retry import retry_rules
 from ._transport import AsyncPool
-from .errors import AutoGLMError, ConnectionFailed, InvalidReply, NotFound, ServerFailed, StatusError, StreamInterrupted
+from .errors import (
+    AutoGLMError,
+    ConfigurationError,
+    ConnectionFailed,
+    InvalidReply,
+    NotFound,
+    ServerFailed,
+    StatusError,
+    StreamInterrupted,
+)
 from .events import Event
 from .messages import Messages
 from .reply import Reply
@@ -67,6 +76,11 @@ class AsyncAutoGLM:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r}, model={self.model!r})"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} cannot be pickled: it holds connections and a key; make one per process"
+        )
+
     @property
     def base_url(self) -> str:
         """Where the calls go."""
@@ -95,13 +109,8 @@ class AsyncAutoGLM:
         Raises an :class:`AutoGLMError`; an incomplete answer is never returned, it is in the error's ``partial``.
         """
         call = self._configuration.chat(messages, options, stream=False)
-        async for attempt in self._attempts(call):
-            with attempt:
-                async with _AsyncAnswer(self._configuration, self._pool, call) as answer:
-                    body = await answer.read_all()
-                with Guard(call):
-                    call.read_whole(answer.head, body)
-        return call.reply()
+        async with AsyncReplyStream(self._configuration, self._pool, call) as answer:
+            return await answer.finish()
 
     def stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> AsyncReplyStream:
         """Ask, and watch the answer come: ``async with glm.stream(...) as stream: async for event in stream: ...``.
@@ -159,10 +168,9 @@ class AsyncAutoGLM:
     async def health(self) -> bool:
         """Whether the server says that it is well."""
         for url in self._configuration.health_urls():
-            call = self._configuration.request("GET", url)
             try:
-                async with _AsyncAnswer(self._configuration, self._pool, call):
-                    return True
+                await self._read_route(self._configuration.request("GET", url))
+                return True
             except NotFound:
                 continue
             except (ConnectionFailed, StatusError):
@@ -196,12 +204,14 @@ class AsyncAutoGLM:
     async def _ask_route(
         self, method: str, url: str, shape: type[Model], body: Mapping[str, Any] | None = None
     ) -> Model:
-        call = self._configuration.request(method, url, body)
+        return read_shape(shape, await self._read_route(self._configuration.request(method, url, body)))
+
+    async def _read_route(self, call: Call) -> bytes:
         async for attempt in self._attempts(call):
             with attempt:
                 async with _AsyncAnswer(self._configuration, self._pool, call) as answer:
-                    content = await answer.read_all()
-        return read_shape(shape, content)
+                    body = await answer.read_all()
+        return body
 
     def _attempts(self, call: Call) -> AsyncRetrying:
         return AsyncRetrying(**retry_rules(self._configuration.max_attempts, call.clock))
@@ -277,8 +287,6 @@ class AsyncReplyStream:
         self._pending.clear()
         self._failure = None
         await self._answer.open()
-        if not is_event_stream(self._answer.head):
-            await self._read_plain()
         while not self._has_news:
             await self._advance()
         if self._failure is not None and not self._pending:
@@ -288,23 +296,14 @@ class AsyncReplyStream:
     def _has_news(self) -> bool:
         return bool(self._pending) or self._failure is not None or self._answer.closed
 
-    async def _read_plain(self) -> None:
-        """The server did not stream: its whole answer becomes the events."""
-        body = await self._answer.read_all()
-        with Guard(self._call):
-            self._pending.extend(self._call.read_whole(self._answer.head, body))
-        await self.close()
-
     async def _advance(self) -> None:
         """Read one piece of the body and turn it into events."""
         call = self._call
         try:
             data = await self._answer.read()
             with Guard(call):
-                if data is None:
-                    call.assembler.close()
-                else:
-                    self._take(data)
+                for event in call.end() if data is None else call.take(data):
+                    self._pending.append(event)
         except AutoGLMError as error:
             await self.close()
             if not call.assembler.complete:  # once complete, nothing that follows can spoil the answer
@@ -312,16 +311,6 @@ class AsyncReplyStream:
         else:
             if data is None or call.assembler.stopped:
                 await self.close()
-
-    def _take(self, data: bytes) -> None:
-        call = self._call
-        chunks = call.assembler.chunks
-        for event in call.assembler.feed(data):
-            self._pending.append(event)
-        if call.assembler.chunks > chunks:
-            call.heard()
-        elif call.clock.is_over():
-            raise call.clock.error()
 
 
 class _AsyncAnswer:
@@ -355,10 +344,13 @@ class _AsyncAnswer:
         call.begin_attempt()
         with Guard(call):
             client = self._pool.client()
+            if client.is_closed:
+                raise ConfigurationError("http_client is closed: it must stay open as long as it is used")
             request = client.build_request(
                 call.method, call.url, headers=call.headers, content=call.content, timeout=call.time_limits()
             )
             self._response = self.head = await client.send(request, stream=True)
+            call.open(self.head)
             self._chunks = self._response.aiter_raw()  # type: ignore[assignment,unused-ignore]  # is one in both clients
         if self.head.status_code != 200:
             await self._refuse()

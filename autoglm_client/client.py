@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, NoReturn, Self, TypeVar, Unpack
 
 import httpx2
 from pydantic import BaseModel, ValidationError
@@ -16,10 +16,19 @@ from tenacity import Retrying
 
 from . import defaults
 from ._concurrency import sync_map, sync_sleep
-from ._exchange import MAX_ERROR_BYTES, Call, Configuration, Guard, Head, is_event_stream, read_shape
+from ._exchange import MAX_ERROR_BYTES, Call, Configuration, Guard, Head, read_shape
 from ._retry import retry_rules
 from ._transport import Pool
-from .errors import AutoGLMError, ConnectionFailed, InvalidReply, NotFound, ServerFailed, StatusError, StreamInterrupted
+from .errors import (
+    AutoGLMError,
+    ConfigurationError,
+    ConnectionFailed,
+    InvalidReply,
+    NotFound,
+    ServerFailed,
+    StatusError,
+    StreamInterrupted,
+)
 from .events import Event
 from .messages import Messages
 from .reply import Reply
@@ -67,6 +76,11 @@ class AutoGLM:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r}, model={self.model!r})"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} cannot be pickled: it holds connections and a key; make one per process"
+        )
+
     @property
     def base_url(self) -> str:
         """Where the calls go."""
@@ -95,22 +109,15 @@ class AutoGLM:
         Raises an :class:`AutoGLMError`; an incomplete answer is never returned, it is in the error's ``partial``.
         """
         call = self._configuration.chat(messages, options, stream=False)
-        for attempt in self._attempts(call):
-            with attempt:
-                with _Answer(self._configuration, self._pool, call) as answer:
-                    body = answer.read_all()
-                with Guard(call):
-                    call.read_whole(answer.head, body)
-        return call.reply()
+        with ReplyStream(self._configuration, self._pool, call) as answer:
+            return answer.finish()
 
     def stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> ReplyStream:
         """Ask, and watch the answer come: ``with glm.stream(...) as stream: for event in stream: ...``.
 
         Leaving the block ends the generation on the server, too.
         """
-        return ReplyStream(
-            self._configuration, self._pool, self._configuration.chat(messages, options, stream=True)
-        )
+        return ReplyStream(self._configuration, self._pool, self._configuration.chat(messages, options, stream=True))
 
     def parse(self, messages: Messages, schema: type[Model], **options: Unpack[ChatOptions]) -> Model:
         """Ask for JSON of a pydantic model's schema (vLLM holds the model to it) and get an instance back."""
@@ -159,19 +166,16 @@ class AutoGLM:
     def health(self) -> bool:
         """Whether the server says that it is well."""
         for url in self._configuration.health_urls():
-            call = self._configuration.request("GET", url)
             try:
-                with _Answer(self._configuration, self._pool, call):
-                    return True
+                self._read_route(self._configuration.request("GET", url))
+                return True
             except NotFound:
                 continue
             except (ConnectionFailed, StatusError):
                 return False
         return False
 
-    def wait_until_ready(
-        self, timeout: float = 600.0, progress: Callable[[float, str], object] | None = None
-    ) -> None:
+    def wait_until_ready(self, timeout: float = 600.0, progress: Callable[[float, str], object] | None = None) -> None:
         """Wait until the server has answered with a token: one that is well can still fail at its first request.
 
         ``progress`` is called twice a second with the seconds that have passed and what is waited for. Raises
@@ -193,15 +197,15 @@ class AutoGLM:
             sync_sleep(0.5)
         raise clock.error()
 
-    def _ask_route(
-        self, method: str, url: str, shape: type[Model], body: Mapping[str, Any] | None = None
-    ) -> Model:
-        call = self._configuration.request(method, url, body)
+    def _ask_route(self, method: str, url: str, shape: type[Model], body: Mapping[str, Any] | None = None) -> Model:
+        return read_shape(shape, self._read_route(self._configuration.request(method, url, body)))
+
+    def _read_route(self, call: Call) -> bytes:
         for attempt in self._attempts(call):
             with attempt:
                 with _Answer(self._configuration, self._pool, call) as answer:
-                    content = answer.read_all()
-        return read_shape(shape, content)
+                    body = answer.read_all()
+        return body
 
     def _attempts(self, call: Call) -> Retrying:
         return Retrying(**retry_rules(self._configuration.max_attempts, call.clock))
@@ -277,8 +281,6 @@ class ReplyStream:
         self._pending.clear()
         self._failure = None
         self._answer.open()
-        if not is_event_stream(self._answer.head):
-            self._read_plain()
         while not self._has_news:
             self._advance()
         if self._failure is not None and not self._pending:
@@ -288,23 +290,14 @@ class ReplyStream:
     def _has_news(self) -> bool:
         return bool(self._pending) or self._failure is not None or self._answer.closed
 
-    def _read_plain(self) -> None:
-        """The server did not stream: its whole answer becomes the events."""
-        body = self._answer.read_all()
-        with Guard(self._call):
-            self._pending.extend(self._call.read_whole(self._answer.head, body))
-        self.close()
-
     def _advance(self) -> None:
         """Read one piece of the body and turn it into events."""
         call = self._call
         try:
             data = self._answer.read()
             with Guard(call):
-                if data is None:
-                    call.assembler.close()
-                else:
-                    self._take(data)
+                for event in call.end() if data is None else call.take(data):
+                    self._pending.append(event)
         except AutoGLMError as error:
             self.close()
             if not call.assembler.complete:  # once complete, nothing that follows can spoil the answer
@@ -312,16 +305,6 @@ class ReplyStream:
         else:
             if data is None or call.assembler.stopped:
                 self.close()
-
-    def _take(self, data: bytes) -> None:
-        call = self._call
-        chunks = call.assembler.chunks
-        for event in call.assembler.feed(data):
-            self._pending.append(event)
-        if call.assembler.chunks > chunks:
-            call.heard()
-        elif call.clock.is_over():
-            raise call.clock.error()
 
 
 class _Answer:
@@ -355,10 +338,13 @@ class _Answer:
         call.begin_attempt()
         with Guard(call):
             client = self._pool.client()
+            if client.is_closed:
+                raise ConfigurationError("http_client is closed: it must stay open as long as it is used")
             request = client.build_request(
                 call.method, call.url, headers=call.headers, content=call.content, timeout=call.time_limits()
             )
             self._response = self.head = client.send(request, stream=True)
+            call.open(self.head)
             self._chunks = self._response.iter_raw()  # type: ignore[assignment,unused-ignore]  # is one in both clients
         if self.head.status_code != 200:
             self._refuse()

@@ -12,7 +12,10 @@ from autoglm_client.reasoning import Piece, ReasoningSplitter, Split, split_reas
 
 CASES = {
     "complete": ("<think>why</think><answer>do(1)</answer>", Split("why", "do(1)", open=False)),
-    "laid out": ("\n<think>\nwhy\n\nso\n</think>\n<answer>\ndo(1)\n</answer>\n", Split("why\n\nso", "do(1)", open=False)),
+    "laid out": (
+        "\n<think>\nwhy\n\nso\n</think>\n<answer>\ndo(1)\n</answer>\n",
+        Split("why\n\nso", "do(1)", open=False),
+    ),
     "the answer unclosed": ("<think>why</think>\n<answer>do(1)", Split("why", "do(1)", open=False)),
     "<ans>": ("<think>why</think><ans>do(1)</ans>", Split("why", "do(1)", open=False)),
     "no tags": ("why\ndo(1)\n", Split("", "why\ndo(1)\n", open=False)),
@@ -42,7 +45,10 @@ CASES = {
         "<|begin_of_box|>I see<|end_of_box|>\n<|begin_of_box|>do(1)<|end_of_box|>",
         Split("", "I see\ndo(1)", open=False),
     ),
-    "control tokens": ("<think>why</think><answer>do(1)</answer><|user|><|endoftext|>", Split("why", "do(1)", open=False)),
+    "control tokens": (
+        "<think>why</think><answer>do(1)</answer><|user|><|endoftext|>",
+        Split("why", "do(1)", open=False),
+    ),
     "less-than signs": ("a < b <<think <thin <|use", Split("", "a < b <<think <thin <|use", open=False)),
     "an ideographic space": ("<think>\u3000why</think>\u3000do(1)", Split("\u3000why", "\u3000do(1)", open=False)),
 }
@@ -105,7 +111,9 @@ def test_a_field_that_comes_back() -> None:
     assert splitter.split() == Split("ac <", "b\nd", open=False)
 
 
-@given(st.lists(st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "<|user|>", "<", "a", " ", "\n", "<ans"])))
+@given(
+    st.lists(st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "<|user|>", "<", "a", " ", "\n", "<ans"]))
+)
 def test_any_order_of_tags_is_read_the_same_at_any_cut(parts: list[str]) -> None:
     raw = "".join(parts)
     whole, pieces = read(raw)

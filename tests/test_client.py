@@ -1,0 +1,485 @@
+"""Both clients against a real server on this machine: what they send, and what they make of the answers."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import threading
+import time
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+from pydantic import BaseModel
+
+from autoglm_client import (
+    ActionReady,
+    AuthenticationFailed,
+    AutoGLM,
+    AutoGLMError,
+    BadRequest,
+    ConfigurationError,
+    ConnectionFailed,
+    ContextOverflow,
+    DeadlineExceeded,
+    Finished,
+    InvalidReply,
+    Launch,
+    NotFound,
+    RateLimited,
+    ReasoningDelta,
+    RequestTimedOut,
+    ServerFailed,
+    StreamInterrupted,
+    TextDelta,
+    Timeouts,
+    user,
+)
+from server_stub import ScriptedServer
+
+from .conftest import ClientFactory
+from .raw_server import DONE, HEAD, delta, event, finish, plain, raw_server, reset
+
+ANSWER = plain(b'{"choices":[{"index":0,"message":{"content":"hello"},"finish_reason":"stop"}]}')
+
+
+class Place(BaseModel):
+    """What ``parse`` is asked for."""
+
+    city: str
+    inhabitants: int
+
+
+def test_the_exact_request(glm: Any, server: ScriptedServer) -> None:
+    glm.chat("Open Settings", temperature=0, top_k=1, seed=None, extra_body={"priority": 1})
+    assert server.requests[-1].body == {
+        "model": "autoglm-phone-9b",
+        "messages": [{"role": "user", "content": "Open Settings"}],
+        "skip_special_tokens": False,
+        "temperature": 0,
+        "top_k": 1,
+        "priority": 1,
+        "stream": False,
+    }
+    with glm.stream([user("Open Settings")], max_tokens=50) as stream:
+        stream.finish()
+    assert server.requests[-1].body == {
+        "model": "autoglm-phone-9b",
+        "messages": [{"role": "user", "content": "Open Settings"}],
+        "skip_special_tokens": False,
+        "stream_options": {"include_usage": True},
+        "max_tokens": 50,
+        "stream": True,
+    }
+
+
+def test_a_streamed_reply_is_the_plain_one(glm: Any) -> None:
+    plain = glm.chat("Open Settings")
+    with glm.stream("Open Settings") as stream:
+        events = list(stream)
+    assert stream.reply == plain
+    assert plain.action == Launch("Settings")
+    assert "".join(event.text for event in events if isinstance(event, ReasoningDelta)) == plain.reasoning != ""
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == plain.text
+    assert ActionReady(Launch("Settings")) in events
+    assert events[-1] == Finished("stop")
+    assert plain.usage == stream.reply.usage
+    assert plain.timing.first_token is None
+    assert 0 < stream.reply.timing.first_token <= stream.reply.timing.total
+
+
+def test_the_events_come_while_the_server_still_writes(make_client: ClientFactory) -> None:
+    with ScriptedServer(pace=0.05) as server, make_client(server.base_url).stream("Open Settings") as stream:
+        started = time.monotonic()
+        next(iter(stream))
+        first = time.monotonic() - started
+        stream.finish()
+        assert time.monotonic() - started > first + 0.3
+
+
+def test_a_reply_before_it_is_complete(glm: Any) -> None:
+    with glm.stream("Open Settings") as stream:
+        next(iter(stream))
+        with pytest.raises(StreamInterrupted, match="not complete yet"):
+            _ = stream.reply
+        assert stream.partial.finish_reason is None
+        assert stream.partial.action is None
+        assert stream.finish() == glm.chat("Open Settings")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_leaving_early_ends_the_generation(make_client: ClientFactory, stream: bool) -> None:
+    with raw_server([HEAD, delta("a"), 10.0]) as server, make_client(server.url, max_attempts=1) as glm:
+        if stream:
+            with glm.stream("x") as answer:
+                next(iter(answer))
+        else:
+            with pytest.raises(DeadlineExceeded):
+                glm.chat("x", timeout=0.2)
+        assert server.hung_up.wait(2)
+
+
+def test_parse(glm: Any, server: ScriptedServer) -> None:
+    assert isinstance(glm.parse("Where?", Place), Place)
+    assert server.requests[-1].body["response_format"]["json_schema"]["schema"] == Place.model_json_schema()
+
+
+def test_parse_of_a_cut_answer(glm: Any) -> None:
+    with pytest.raises(InvalidReply, match="raise max_tokens") as caught:
+        glm.parse("Where?", Place, max_tokens=2)
+    assert caught.value.partial.finish_reason == "length"
+
+
+def test_models_health_and_tokens(glm: Any) -> None:
+    (model,) = glm.models()
+    assert (model.id, model.max_model_len) == ("autoglm-phone-9b", 25480)
+    assert glm.health() is True
+    assert glm.tokenize("Hello").count == glm.chat("Hello").usage.prompt_tokens
+
+
+def test_health_of_other_servers(make_client: ClientFactory) -> None:
+    not_found, fine = plain(b'{"detail":"Not Found"}', "404 Not Found"), plain(b"{}")
+    for scripts, healthy in [
+        ([[not_found], [fine]], True),
+        ([[not_found]], False),
+        ([[plain(b"", "503 Service Unavailable")]], False),
+        ([[reset]], False),
+    ]:
+        with raw_server(*scripts) as server, make_client(server.url) as glm:
+            assert glm.health() is healthy
+
+
+def test_waiting_until_ready(make_client: ClientFactory) -> None:
+    seen: list[str] = []
+    healthy, loading = plain(b"{}"), plain(b"", "503 Service Unavailable")
+    script = [[loading], [healthy], [plain(b"", "500 Internal Server Error")], [healthy], [ANSWER]]
+    with raw_server(*script) as server, make_client(server.url, max_attempts=1) as glm:
+        glm.wait_until_ready(10, lambda seconds, state: seen.append(state))
+    assert seen == ["the server", "the first token"]
+
+
+def test_waiting_ends(make_client: ClientFactory) -> None:
+    with pytest.raises(DeadlineExceeded):
+        make_client("http://127.0.0.1:9/v1").wait_until_ready(0.2)
+    with ScriptedServer(api_key="right") as server, pytest.raises(AuthenticationFailed):
+        make_client(server.base_url, api_key="wrong").wait_until_ready(5)
+
+
+def test_map_keeps_order_and_errors(glm: Any) -> None:
+    done: list[tuple[int, int]] = []
+    many = ["Open A", [{"role": "nobody", "content": "x"}], "Open B"]
+    first, error, last = glm.map(many, concurrency=2, progress=lambda *state: done.append(state))
+    assert (first.action, last.action) == (Launch("A"), Launch("B"))
+    assert isinstance(error, ConfigurationError)
+    assert sorted(done) == [(1, 3), (2, 3), (3, 3)]
+    assert glm.map([]) == []
+
+
+def test_map_with_a_bar(glm: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(glm.map(["Open A"] * 3, progress=True)) == 3
+    assert "3/3" in capsys.readouterr().err
+
+
+def test_map_refuses_nonsense(glm: Any) -> None:
+    with pytest.raises(ConfigurationError, match="concurrency=0"):
+        glm.map(["x"], concurrency=0)
+
+
+def test_the_key_is_sent_and_never_shown(make_client: ClientFactory) -> None:
+    with ScriptedServer(api_key="sk-secret") as server:
+        glm = make_client(server.base_url, api_key=" sk-secret\n")
+        assert glm.chat("Open A").action == Launch("A")
+        with pytest.raises(AuthenticationFailed, match="AUTOGLM_API_KEY"):
+            make_client(server.base_url).chat("x")
+    assert "sk-secret" not in repr(glm) + str(vars(AutoGLM("http://h/v1", api_key="sk-secret")))
+
+
+def test_a_server_that_echoes_the_key(make_client: ClientFactory) -> None:
+    echo = plain(b'{"error":"Incorrect API key provided: sk-secret"}', "401 Unauthorized")
+    with raw_server([echo]) as server, pytest.raises(AuthenticationFailed) as caught:
+        make_client(server.url, api_key="sk-secret").chat("x")
+    assert "***" in str(caught.value)
+    assert "sk-secret" not in str(caught.value) + caught.value.body
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({"model": "nope"}, NotFound),
+        ({"temperature": -1}, BadRequest),
+        ({"max_tokens": 0}, BadRequest),
+        ({"messages": "too long"}, ContextOverflow),
+        ({"api_key": "wrong"}, AuthenticationFailed),
+    ],
+    ids=str,
+)
+def test_what_the_server_refuses(make_client: ClientFactory, options: dict[str, Any], kind: type[AutoGLMError]) -> None:
+    options = dict(options)
+    with ScriptedServer(api_key="right") as server:
+        glm = make_client(server.base_url, api_key=options.pop("api_key", "right"))
+        messages = "x " * 30_000 if "messages" in options else "x"
+        options.pop("messages", None)
+        with pytest.raises(kind) as caught:
+            glm.chat(messages, **options)
+        assert caught.value.attempts == 1
+        with pytest.raises(kind), glm.stream(messages, **options):
+            raise AssertionError("not reached")
+
+
+CUT = [HEAD, delta("<think>why</think>"), delta('do(action="Ba')]
+
+
+@pytest.mark.parametrize(
+    "end", [[], [DONE], [reset], [event("nonsense")], [event('{"error":{"message":"m","code":500}}')]]
+)
+def test_a_cut_answer_is_never_a_whole_one(make_client: ClientFactory, end: list[Any]) -> None:
+    with raw_server([*CUT, 0.05, *end]) as server, make_client(server.url) as glm:
+        for ask in (lambda: glm.chat("x"), lambda: glm.stream("x").__enter__().finish()):
+            with pytest.raises((StreamInterrupted, InvalidReply, ServerFailed)) as caught:
+                ask()
+            assert caught.value.partial.reasoning == "why"
+            assert caught.value.partial.text == 'do(action="Ba'
+            assert caught.value.partial.action is None
+            assert caught.value.attempts == 1
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        [],
+        [DONE],
+        [reset],
+        [event("nonsense")],
+        [event('{"error":{"message":"m"}}')],
+        [b"data: {"],
+        [DONE, 30.0],
+        [30.0],
+    ],
+)
+def test_a_complete_answer_is_never_spoiled(make_client: ClientFactory, end: list[Any]) -> None:
+    with raw_server([HEAD, delta("hello"), finish(), 0.05, *end]) as server, make_client(server.url) as glm:
+        started = time.monotonic()
+        with glm.stream("x") as stream:
+            assert [type(event) for event in stream] == [TextDelta, Finished]
+        assert (stream.reply.text, stream.reply.finish_reason) == ("hello", "stop")
+        assert time.monotonic() - started < 2
+
+
+def test_a_stream_that_nobody_asked_for_and_the_other_way_round(make_client: ClientFactory) -> None:
+    with raw_server([HEAD, delta("hello"), finish(), DONE]) as server:
+        assert make_client(server.url).chat("x").text == "hello"
+    with raw_server([ANSWER]) as server, make_client(server.url).stream("x") as stream:
+        assert [type(event) for event in stream] == [TextDelta, Finished]
+        assert stream.reply.text == "hello"
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (plain(b"hello"), InvalidReply),
+        (plain(b""), InvalidReply),
+        (plain(b"[]"), InvalidReply),
+        (plain(b'{"choices":null}'), InvalidReply),
+        (plain(b'{"choices":[]}'), StreamInterrupted),
+        (plain(b'{"choices":[{"message":{"content":"x"}}]}'), StreamInterrupted),
+        (plain(b'{"error":{"message":"m","code":404}}'), NotFound),
+        (plain(b"", "302 Found", "Location: http://example.org/"), AutoGLMError),
+        (plain(b"x" * 100_000, "500 Internal Server Error"), ServerFailed),
+        (b"nonsense\r\n\r\n", ConnectionFailed),
+        (b"", ConnectionFailed),
+        (plain(b'{"choices"')[:-3], ConnectionFailed),
+        (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 99\r\n\r\n{", ServerFailed),
+    ],
+    ids=lambda value: value[:60].decode() if isinstance(value, bytes) else "",
+)
+def test_answers_that_are_none(make_client: ClientFactory, answer: bytes, kind: type[AutoGLMError]) -> None:
+    with raw_server([answer]) as server, make_client(server.url, max_attempts=1) as glm:
+        with pytest.raises(kind) as caught:
+            glm.chat("x")
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 800
+        with pytest.raises(kind), glm.stream("x") as stream:
+            stream.finish()
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        plain(b"", "503 Service Unavailable"),
+        plain(b"", "429 Too Many Requests", "Retry-After: 0.2"),
+        b"",
+        reset,
+        HEAD,
+        HEAD + event('{"error":{"message":"busy","code":503}}'),
+        HEAD + event('{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}'),
+    ],
+    ids=["503", "429", "closed", "reset", "no events", "an error first", "the role alone"],
+)
+def test_what_is_tried_again(make_client: ClientFactory, first: Any) -> None:
+    with raw_server([first], [ANSWER]) as server, make_client(server.url) as glm:
+        reply = glm.chat("x")
+        assert (reply.text, reply.attempts) == ("hello", 2)
+    with raw_server([first], [HEAD, delta("hello"), finish(), DONE]) as server, make_client(server.url) as glm:
+        with glm.stream("x") as stream:
+            assert stream.finish().text == "hello"
+        assert len(server.requests) == 2
+
+
+def test_three_attempts_and_no_more(make_client: ClientFactory) -> None:
+    with raw_server([plain(b"", "503 Service Unavailable")]) as server, make_client(server.url) as glm:
+        with pytest.raises(ServerFailed) as caught:
+            glm.chat("x")
+        assert len(server.requests) == caught.value.attempts == 3
+
+
+def test_a_wait_that_is_too_long_is_refused(make_client: ClientFactory) -> None:
+    with raw_server([plain(b"", "429 Too Many Requests", "Retry-After: 3600")]) as server:
+        started = time.monotonic()
+        with pytest.raises(RateLimited) as caught:
+            make_client(server.url).chat("x")
+        assert caught.value.retry_after == 3600
+        assert caught.value.attempts == 1
+        assert time.monotonic() - started < 1
+
+
+CLOCKS = {
+    "first token": ([10.0], {"first_token": 0.2}, RequestTimedOut, "first_token"),
+    "first token, with pings": ([b": ping\n\n", 0.1] * 20, {"first_token": 0.3}, RequestTimedOut, "first_token"),
+    "between tokens": ([delta("a"), 10.0], {"between_tokens": 0.2}, RequestTimedOut, "between_tokens"),
+    "between, with pings": ([delta("a"), *([b": ping\n\n", 0.1] * 20)], {"between_tokens": 0.3}, RequestTimedOut, None),
+    "a half event": ([delta("a"), *([b"data", 0.1] * 20)], {"between_tokens": 0.3}, RequestTimedOut, "between_tokens"),
+    "total": ([delta("a"), 0.1] * 20, {"total": 0.5}, DeadlineExceeded, None),
+}
+
+
+@pytest.mark.parametrize(("script", "clocks", "kind", "clock"), CLOCKS.values(), ids=CLOCKS)
+def test_the_clocks(make_client: ClientFactory, script: list[Any], clocks: Any, kind: Any, clock: str | None) -> None:
+    with raw_server([HEAD, *script]) as server, make_client(server.url, max_attempts=1) as glm:
+        started = time.monotonic()
+        with pytest.raises(kind) as caught, glm.stream("x", timeout=Timeouts(**clocks)) as stream:
+            stream.finish()
+        assert 0.15 < time.monotonic() - started < 1.5
+        assert clock is None or caught.value.clock == clock
+        assert server.hung_up.wait(2)
+
+
+def test_a_slow_head_is_not_a_reason_to_wait_for_ever(make_client: ClientFactory) -> None:
+    drip: list[Any] = [HEAD[:20], *([b"X-A: b\r\n"[:1], 0.1] * 30)]
+    with raw_server(drip) as server, make_client(server.url, max_attempts=1) as glm:
+        started = time.monotonic()
+        with pytest.raises((DeadlineExceeded, RequestTimedOut)):
+            glm.chat("x", timeout=0.4)
+        assert time.monotonic() - started < 1.5
+
+
+def test_a_deadline_handed_down(make_client: ClientFactory) -> None:
+    with raw_server([10.0]) as server, make_client(server.url) as glm:
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            glm.chat("x", deadline=started + 0.3)
+        assert time.monotonic() - started < 1
+
+
+def test_a_repetition_ends_the_stream_if_asked(make_client: ClientFactory) -> None:
+    loop = [delta("I should tap the button that closes the window. "), 0.002] * 200
+    with raw_server([HEAD, *loop, 20.0]) as server, make_client(server.url) as glm:
+        with glm.stream("x", stop_on_repetition=True) as stream:
+            kinds = [type(event).__name__ for event in stream]
+        assert kinds.count("RepetitionDetected") == 1
+        assert kinds[-1] == "Finished"
+        assert stream.reply.finish_reason == "repetition"
+        assert stream.reply.action_error.code == "repetition"
+        assert server.hung_up.wait(2)
+
+
+def test_settings_from_the_environment(make_client: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHONE_AGENT_BASE_URL", "http://phone/v1")
+    monkeypatch.setenv("PHONE_AGENT_MODEL", "phone-model")
+    glm = make_client()
+    assert (glm.base_url, glm.model) == ("http://phone/v1", "phone-model")
+    monkeypatch.setenv("AUTOGLM_BASE_URL", "http://ours/v1/")
+    assert make_client().base_url == "http://ours/v1"
+    assert make_client("http://argument:1").base_url == "http://argument:1/v1"
+
+
+def test_a_client_of_ones_own(server: ScriptedServer) -> None:
+    for own in (httpx2.Client(headers={"X-Own": "yes"}), httpx.Client(headers={"X-Own": "yes"})):
+        with own, AutoGLM(server.base_url, http_client=own) as glm:  # type: ignore[arg-type]
+            assert glm.chat("Open A").action == Launch("A")
+            assert server.requests[-1].headers["x-own"] == "yes"
+            with glm.stream("Open A") as stream:
+                assert stream.finish().action == Launch("A")
+            glm.close()
+            assert not own.is_closed
+        with pytest.raises(ConfigurationError, match="http_client is closed"):
+            AutoGLM("http://127.0.0.1:9/v1", http_client=own, max_attempts=1).chat("x")
+
+
+def test_a_client_of_ones_own_that_times_out() -> None:
+    with raw_server([10.0]) as server:
+        for own in (httpx2.Client(), httpx.Client()):
+            with own, AutoGLM(server.url, http_client=own, max_attempts=1) as glm:  # type: ignore[arg-type]
+                with pytest.raises(DeadlineExceeded):
+                    glm.chat("x", timeout=0.2)
+                with pytest.raises(RequestTimedOut), glm.stream("x", timeout=Timeouts(first_token=0.2)):
+                    raise AssertionError("not reached")
+
+
+def test_many_threads_at_once(server: ScriptedServer) -> None:
+    replies: dict[int, Any] = {}
+    with AutoGLM(server.base_url) as glm:
+        threads = [
+            threading.Thread(target=lambda n=n: replies.update({n: glm.chat(f"Open App{n}")})) for n in range(16)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert {n: reply.action for n, reply in replies.items()} == {n: Launch(f"App{n}") for n in range(16)}
+
+
+def test_a_proxy_of_the_environment_is_not_for_this_machine(
+    make_client: ClientFactory, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert make_client(server.base_url).chat("Open A").action == Launch("A")
+    with pytest.raises(ConnectionFailed):
+        make_client("http://autoglm.example/v1", max_attempts=1).chat("x")
+
+
+def test_a_closed_client_opens_again(glm: Any) -> None:
+    glm.chat("Open A")
+    glm.close()
+    glm.close()
+    assert glm.chat("Open A").action == Launch("A")
+
+
+def test_a_client_is_not_pickled() -> None:
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(AutoGLM("http://h/v1", api_key="sk-secret"))
+
+
+def test_the_recorded_request_is_json(server: ScriptedServer, glm: Any) -> None:
+    glm.chat("你好")
+    assert (
+        json.dumps(server.requests[-1].body["messages"], ensure_ascii=False) == '[{"role": "user", "content": "你好"}]'
+    )
+
+
+def test_nothing_is_sent_that_cannot_be(glm: Any, server: ScriptedServer) -> None:
+    for messages, options in [
+        ("\ud800", {}),
+        ("x", {"temperature": float("nan")}),
+        ("x", {"extra_body": {"a": object()}}),
+        ("x", {"max_token": 5}),
+        ("x", {"n": 0}),
+        ("x", {"timeout": -1}),
+        ("x", {"timeout": "soon"}),
+        ("x", {"extra_headers": {"X-A": "line\nbreak"}}),
+        ([], {}),
+    ]:
+        with pytest.raises(ConfigurationError):
+            glm.chat(messages, **options)
+    assert server.requests == []
