@@ -5,7 +5,8 @@ A plain completion goes through the same hands as a stream of one chunk, so both
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,7 +29,7 @@ from .events import (
 from .reasoning import Piece, ReasoningSplitter
 from .reply import Choice, Reply, Timing, ToolCall
 from .repetition import RepetitionDetector
-from .wire import Chunk, ChunkChoice, Delta, ToolCallPart, Usage
+from .wire import Chunk, ChunkChoice, Delta, ToolCallPart, Usage, read_chunk
 
 __all__ = ["Assembler"]
 
@@ -39,7 +40,8 @@ REPETITION = "repetition"
 class Assembler:
     """Reads one answer: feed it the bytes of the body as they come, then close it.
 
-    ``complete`` turns true with the last ``finish_reason``: from then on nothing can turn the answer into an error.
+    What they mean is appended to ``events``, for the caller to take from there. ``complete`` turns true with the last
+    ``finish_reason``: from then on nothing can turn the answer into an error.
     """
 
     def __init__(
@@ -49,19 +51,14 @@ class Assembler:
         self._stop_on_repetition = stop_on_repetition
         self._sse = SSEDecoder(max_event_bytes)
         self._choices: dict[int, _ChoiceBuilder] = {}
-        self._last = Chunk()
+        self._head: Chunk = {}
         self._usage: Usage | None = None
-        self.chunks = 0
-        """How many chunks have come; a keep-alive is none."""
+        self._ended = False
+        self.events: deque[Event] = deque()
         self.started = False
         """Whether anything of the answer has arrived; the role alone is nothing."""
-        self.ended = False
-        """Whether the server said that nothing more will come."""
-
-    @property
-    def stopped(self) -> bool:
-        """Whether the answer was ended here, while the server would go on."""
-        return self.complete and any(choice.finish_reason == REPETITION for choice in self._choices.values())
+        self.chunks = 0
+        """How many chunks have come; a keep-alive is none."""
 
     @property
     def complete(self) -> bool:
@@ -69,36 +66,30 @@ class Assembler:
         finished = sum(choice.finish_reason is not None for choice in self._choices.values())
         return finished >= self._n and finished == len(self._choices)
 
-    def feed(self, data: bytes) -> Iterator[Event]:
-        """Take the next bytes of a stream, yield what they mean; raises when they hold an error or no completion."""
+    @property
+    def stopped(self) -> bool:
+        """Whether the answer was ended here, while the server would go on."""
+        return (
+            self._stop_on_repetition
+            and self.complete
+            and any(choice.finish_reason == REPETITION for choice in self._choices.values())
+        )
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of a stream; raises when they hold an error, or no completion."""
         for text in self._sse.feed(data):
-            if text.strip() == "[DONE]":
-                self.ended = True
-            elif text.strip() and not self.ended:
-                yield from self.add(_decode(text))
+            if self._ended or not text:
+                continue
+            if text.startswith("[DONE]"):
+                self._ended = True
+            else:
+                self._add(_decode(text))
 
-    def add(self, chunk: Chunk) -> Iterator[Event]:
-        """Take a decoded chunk."""
-        self.chunks += 1
-        if chunk.error or chunk.object == "error":
-            raise status_error(0, chunk.model_dump(include={"error", "message", "type", "code"}))
-        if chunk.id or chunk.model:
-            self._last = chunk
-        if chunk.usage is not None:
-            self._usage = chunk.usage
-        for choice in chunk.choices or ():
-            builder = self._choices.get(choice.index)
-            if builder is None:
-                builder = self._choices[choice.index] = _ChoiceBuilder(choice.index, self._stop_on_repetition)
-            for event in builder.add(choice):
-                self.started = True
-                yield event
-
-    def feed_whole(self, body: bytes) -> Iterator[Event]:
+    def feed_whole(self, body: bytes) -> None:
         """Take a completion that came in one piece."""
         chunk = _decode(body)
-        yield from self.add(chunk)
-        if chunk.choices is None:
+        self._add(chunk)
+        if chunk.get("choices") is None:
             raise InvalidReply(f"the server's answer is not a chat completion: {_excerpt(body)}")
 
     def close(self) -> None:
@@ -114,18 +105,35 @@ class Assembler:
         return Reply(
             choices=tuple(self._choices[index].build() for index in sorted(self._choices)),
             usage=self._usage,
-            model=self._last.model or "",
-            id=self._last.id or "",
-            created=self._last.created,
-            system_fingerprint=self._last.system_fingerprint,
+            model=self._head.get("model") or "",
+            id=self._head.get("id") or "",
+            created=self._head.get("created"),
+            system_fingerprint=self._head.get("system_fingerprint"),
             timing=timing or Timing(),
             attempts=attempts,
         )
 
+    def _add(self, chunk: Chunk) -> None:
+        self.chunks += 1
+        if chunk.get("error") or chunk.get("object") == "error":
+            raise status_error(0, chunk)
+        if not self._head and chunk.get("id"):
+            self._head = chunk
+        if (usage := chunk.get("usage")) is not None:
+            self._usage = usage
+        for choice in chunk.get("choices") or ():
+            index = choice.get("index") or 0
+            builder = self._choices.get(index)
+            if builder is None:
+                builder = _ChoiceBuilder(index, self._stop_on_repetition, self.events.append)
+                self._choices[index] = builder
+            builder.add(choice)
+            self.started = self.started or builder.started
+
 
 def _decode(text: bytes | str) -> Chunk:
     try:
-        return Chunk.model_validate_json(text)
+        return read_chunk(text)
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, problem["loc"])) or "the body"
@@ -141,9 +149,10 @@ def _excerpt(text: bytes | str) -> str:
 class _ChoiceBuilder:
     """One answer in the making."""
 
-    def __init__(self, index: int, stop_on_repetition: bool) -> None:
+    def __init__(self, index: int, stop_on_repetition: bool, emit: Callable[[Event], None]) -> None:
         self._index = index
         self._stop_on_repetition = stop_on_repetition
+        self._emit = emit
         self._splitter = ReasoningSplitter()
         self._scanner = ActionScanner()
         self._detector = RepetitionDetector()
@@ -158,17 +167,26 @@ class _ChoiceBuilder:
         self._stop_reason: int | str | None = None
         self.finish_reason: str | None = None
 
-    def add(self, choice: ChunkChoice) -> Iterator[Event]:
+    @property
+    def started(self) -> bool:
+        return bool(self._raw or self._tool_calls or self.finish_reason or self._splitter.started)
+
+    def add(self, choice: ChunkChoice) -> None:
         if self.finish_reason is not None:
             return
-        delta = choice.message if choice.delta is None else choice.delta
+        delta = choice.get("delta") or choice.get("message") or {}
         self._keep_details(choice, delta)
-        if delta is not None:
-            yield from self._add_delta(delta)
+        if reasoning := delta.get("reasoning") or delta.get("reasoning_content"):  # vLLM's name, and an older one
+            self._add_pieces(self._splitter.feed(reasoning, reasoning=True))
+        if content := delta.get("content"):
+            self._raw.append(content)
+            self._add_pieces(self._splitter.feed(content))
+        for position, part in enumerate(delta.get("tool_calls") or ()):
+            self._add_tool_call(part, position)
         if self._repeats and self._stop_on_repetition:
-            yield from self._finish(REPETITION)
-        elif choice.finish_reason:
-            yield from self._finish(choice.finish_reason)
+            self._finish(REPETITION)
+        elif reason := choice.get("finish_reason"):
+            self._finish(reason)
 
     def build(self) -> Choice:
         split = self._splitter.split()
@@ -186,63 +204,54 @@ class _ChoiceBuilder:
             reasoning_open=split.open,
         )
 
-    def _keep_details(self, choice: ChunkChoice, delta: Delta | None) -> None:
-        if choice.stop_reason is not None:
-            self._stop_reason = choice.stop_reason
-        for key, value in (choice.logprobs or {}).items():
+    def _keep_details(self, choice: ChunkChoice, delta: Delta) -> None:
+        if (stop_reason := choice.get("stop_reason")) is not None:
+            self._stop_reason = stop_reason
+        for key, value in (choice.get("logprobs") or {}).items():
             if isinstance(value, list):
                 self._logprobs.setdefault(key, []).extend(value)
-        self._token_ids += choice.token_ids or ()
-        if delta is not None and delta.refusal:
-            self._refusal.append(delta.refusal)
+        self._token_ids += choice.get("token_ids") or ()
+        if refusal := delta.get("refusal"):
+            self._refusal.append(refusal)
 
-    def _add_delta(self, delta: Delta) -> Iterator[Event]:
-        reasoning = delta.reasoning or delta.reasoning_content  # vLLM's name, and the one of older servers
-        if reasoning:
-            yield from self._events(self._splitter.feed(reasoning, reasoning=True))
-        if delta.content:
-            self._raw.append(delta.content)
-            yield from self._events(self._splitter.feed(delta.content))
-        for position, part in enumerate(delta.tool_calls or ()):
-            yield self._add_tool_call(part, position)
-
-    def _events(self, pieces: list[Piece]) -> Iterator[Event]:
+    def _add_pieces(self, pieces: list[Piece]) -> None:
         for kind, text in pieces:
-            if kind == "text":
-                yield TextDelta(text, self._index)
-                self._action = self._scanner.feed(text) or self._action
-            elif kind == "reasoning":
-                yield ReasoningDelta(text, self._index)
-            else:
+            if kind == "was_reasoning":
                 self._scanner = ActionScanner()
                 self._action = None
-                yield TextWasReasoning(text, self._index)
+                self._emit(TextWasReasoning(text, self._index))
                 continue
+            if kind == "text":
+                self._emit(TextDelta(text, self._index))
+                self._action = self._scanner.feed(text) or self._action
+            else:
+                self._emit(ReasoningDelta(text, self._index))
             if not self._repeats and self._detector.feed(text):
                 self._repeats = True
-                yield RepetitionDetected(text, self._index)
-        if self._splitter.announced:  # before that, an orphan tag may still turn the call into thinking
-            yield from self._tell(self._action)
+                self._emit(RepetitionDetected(text, self._index))
+        if self._action is not None and self._splitter.announced:  # else an orphan tag may still make it thinking
+            self._tell(self._action)
 
-    def _tell(self, action: Action | None) -> Iterator[ActionReady]:
+    def _tell(self, action: Action | None) -> None:
         if action is not None and not self._action_told:
             self._action_told = True
-            yield ActionReady(action, self._index)
+            self._emit(ActionReady(action, self._index))
 
-    def _add_tool_call(self, part: ToolCallPart, position: int) -> ToolCallDelta:
-        index = position if part.index is None else part.index
+    def _add_tool_call(self, part: ToolCallPart, position: int) -> None:
+        index = part.get("index")
+        index = position if index is None else index
+        function = part.get("function") or {}
+        arguments = function.get("arguments") or ""
         call = self._tool_calls.setdefault(index, _ToolCallBuilder())
-        name = part.function.name if part.function else None
-        arguments = (part.function.arguments if part.function else None) or ""
-        call.add(part.id, name, arguments)
-        return ToolCallDelta(index, part.id, name, arguments, self._index)
+        call.add(part.get("id"), function.get("name"), arguments)
+        self._emit(ToolCallDelta(index, part.get("id"), function.get("name"), arguments, self._index))
 
-    def _finish(self, reason: str) -> Iterator[Event]:
-        yield from self._events(self._splitter.close())
+    def _finish(self, reason: str) -> None:
+        self._add_pieces(self._splitter.close())
         self.finish_reason = reason
         if not self._action_told:
-            yield from self._tell(self.build().action)
-        yield Finished(reason, self._index)
+            self._tell(self.build().action)
+        self._emit(Finished(reason, self._index))
 
 
 class _ToolCallBuilder:

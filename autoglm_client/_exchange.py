@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from types import TracebackType
@@ -18,7 +18,6 @@ from ._assembler import Assembler
 from ._retry import read_retry_after
 from ._status import status_error
 from .errors import AutoGLMError, ConfigurationError, ConnectionFailed, InvalidReply, StatusError, StreamInterrupted
-from .events import Event
 from .messages import Messages, as_messages
 from .reply import Reply, Timing
 from .timeouts import CallClock, Timeouts, running_clock
@@ -81,24 +80,24 @@ class Call:
         kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
         self._whole = None if kind == "text/event-stream" else bytearray()
 
-    def take(self, data: bytes) -> Iterator[Event]:
-        """The next piece of the body."""
+    def take(self, data: bytes) -> None:
+        """The next piece of the body; what it means is appended to the assembler's events."""
         if self._whole is not None:
             self._whole += data
             if len(self._whole) > defaults.MAX_BODY_BYTES:
                 raise InvalidReply(f"the server's answer is larger than {defaults.MAX_BODY_BYTES} bytes")
             return
         chunks = self.assembler.chunks
-        yield from self.assembler.feed(data)
+        self.assembler.feed(data)
         if self.assembler.chunks > chunks:
             self._heard()
         elif self.clock.is_over():
             raise self.clock.error()
 
-    def end(self) -> Iterator[Event]:
+    def end(self) -> None:
         """The body has ended; raises when the answer has not."""
         if self._whole is not None:
-            yield from self.assembler.feed_whole(bytes(self._whole))
+            self.assembler.feed_whole(bytes(self._whole))
         self.assembler.close()
 
     def _heard(self) -> None:

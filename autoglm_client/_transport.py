@@ -7,8 +7,10 @@ left of the clock that runs: the time to the next event, never beyond the call's
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from ipaddress import ip_address
 from threading import Lock
@@ -102,6 +104,8 @@ class _Stream(httpcore2.NetworkStream):
         _sent()
 
     def close(self) -> None:
+        with suppress(OSError):  # not connected any more
+            self._stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)  # wakes a thread that is reading
         self._stream.close()
 
     def start_tls(

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, Unpack
 
@@ -224,7 +224,6 @@ class AsyncReplyStream:
         self._configuration = configuration
         self._call = call
         self._answer = _AsyncAnswer(configuration, pool, call)
-        self._pending: deque[Event] = deque()
         self._failure: AutoGLMError | None = None
 
     def __repr__(self) -> str:
@@ -250,13 +249,14 @@ class AsyncReplyStream:
         return self
 
     async def __anext__(self) -> Event:
-        while not self._pending:
+        events = self._call.assembler.events
+        while not events:
             if self._failure is not None:
                 raise self._failure
             if self._answer.closed:
                 raise StopAsyncIteration
             await self._advance()
-        return self._pending.popleft()
+        return events.popleft()
 
     @property
     def reply(self) -> Reply:
@@ -284,32 +284,28 @@ class AsyncReplyStream:
         await self._answer.close()
 
     async def _start(self) -> None:
-        self._pending.clear()
         self._failure = None
         await self._answer.open()
         while not self._has_news:
             await self._advance()
-        if self._failure is not None and not self._pending:
+        if self._failure is not None and not self._call.assembler.events:
             raise self._failure
 
     @property
     def _has_news(self) -> bool:
-        return bool(self._pending) or self._failure is not None or self._answer.closed
+        return bool(self._call.assembler.events) or self._failure is not None or self._answer.closed
 
     async def _advance(self) -> None:
         """Read one piece of the body and turn it into events."""
         call = self._call
         try:
-            data = await self._answer.read()
-            with Guard(call):
-                for event in call.end() if data is None else call.take(data):
-                    self._pending.append(event)
+            more = await self._answer.read_on()
         except AutoGLMError as error:
             await self.close()
             if not call.assembler.complete:  # once complete, nothing that follows can spoil the answer
                 self._failure = error
         else:
-            if data is None or call.assembler.stopped:
+            if not more or call.assembler.stopped:
                 await self.close()
 
 
@@ -360,6 +356,16 @@ class _AsyncAnswer:
         with Guard(self._call):
             return await anext(self._chunks, None)
 
+    async def read_on(self) -> bool:
+        """Hand the next piece of the body to the call; false after the last."""
+        with Guard(self._call):
+            data = await anext(self._chunks, None)
+            if data is None:
+                self._call.end()
+                return False
+            self._call.take(data)
+            return True
+
     async def read_all(self, limit: int = defaults.MAX_BODY_BYTES) -> bytes:
         """The whole body, or a little more than ``limit`` bytes of it."""
         body = bytearray()
@@ -372,8 +378,11 @@ class _AsyncAnswer:
         response, self._response = self._response, None
         if response is not None:
             with Guard(self._call):
-                await self._chunks.aclose()
                 await response.aclose()
+                with suppress(
+                    RuntimeError, ValueError
+                ):  # another thread or task is reading: it sees the closed connection
+                    await self._chunks.aclose()
 
     async def _refuse(self) -> None:
         try:

@@ -5,8 +5,8 @@ Derived from ``async_client.py`` by ``scripts/derive_sync.py``: change that one.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator, Callable, Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, Unpack
 
@@ -117,7 +117,9 @@ class AutoGLM:
 
         Leaving the block ends the generation on the server, too.
         """
-        return ReplyStream(self._configuration, self._pool, self._configuration.chat(messages, options, stream=True))
+        return ReplyStream(
+            self._configuration, self._pool, self._configuration.chat(messages, options, stream=True)
+        )
 
     def parse(self, messages: Messages, schema: type[Model], **options: Unpack[ChatOptions]) -> Model:
         """Ask for JSON of a pydantic model's schema (vLLM holds the model to it) and get an instance back."""
@@ -175,7 +177,9 @@ class AutoGLM:
                 return False
         return False
 
-    def wait_until_ready(self, timeout: float = 600.0, progress: Callable[[float, str], object] | None = None) -> None:
+    def wait_until_ready(
+        self, timeout: float = 600.0, progress: Callable[[float, str], object] | None = None
+    ) -> None:
         """Wait until the server has answered with a token: one that is well can still fail at its first request.
 
         ``progress`` is called twice a second with the seconds that have passed and what is waited for. Raises
@@ -197,7 +201,9 @@ class AutoGLM:
             sync_sleep(0.5)
         raise clock.error()
 
-    def _ask_route(self, method: str, url: str, shape: type[Model], body: Mapping[str, Any] | None = None) -> Model:
+    def _ask_route(
+        self, method: str, url: str, shape: type[Model], body: Mapping[str, Any] | None = None
+    ) -> Model:
         return read_shape(shape, self._read_route(self._configuration.request(method, url, body)))
 
     def _read_route(self, call: Call) -> bytes:
@@ -218,7 +224,6 @@ class ReplyStream:
         self._configuration = configuration
         self._call = call
         self._answer = _Answer(configuration, pool, call)
-        self._pending: deque[Event] = deque()
         self._failure: AutoGLMError | None = None
 
     def __repr__(self) -> str:
@@ -244,13 +249,14 @@ class ReplyStream:
         return self
 
     def __next__(self) -> Event:
-        while not self._pending:
+        events = self._call.assembler.events
+        while not events:
             if self._failure is not None:
                 raise self._failure
             if self._answer.closed:
                 raise StopIteration
             self._advance()
-        return self._pending.popleft()
+        return events.popleft()
 
     @property
     def reply(self) -> Reply:
@@ -278,32 +284,28 @@ class ReplyStream:
         self._answer.close()
 
     def _start(self) -> None:
-        self._pending.clear()
         self._failure = None
         self._answer.open()
         while not self._has_news:
             self._advance()
-        if self._failure is not None and not self._pending:
+        if self._failure is not None and not self._call.assembler.events:
             raise self._failure
 
     @property
     def _has_news(self) -> bool:
-        return bool(self._pending) or self._failure is not None or self._answer.closed
+        return bool(self._call.assembler.events) or self._failure is not None or self._answer.closed
 
     def _advance(self) -> None:
         """Read one piece of the body and turn it into events."""
         call = self._call
         try:
-            data = self._answer.read()
-            with Guard(call):
-                for event in call.end() if data is None else call.take(data):
-                    self._pending.append(event)
+            more = self._answer.read_on()
         except AutoGLMError as error:
             self.close()
             if not call.assembler.complete:  # once complete, nothing that follows can spoil the answer
                 self._failure = error
         else:
-            if data is None or call.assembler.stopped:
+            if not more or call.assembler.stopped:
                 self.close()
 
 
@@ -354,6 +356,16 @@ class _Answer:
         with Guard(self._call):
             return next(self._chunks, None)
 
+    def read_on(self) -> bool:
+        """Hand the next piece of the body to the call; false after the last."""
+        with Guard(self._call):
+            data = next(self._chunks, None)
+            if data is None:
+                self._call.end()
+                return False
+            self._call.take(data)
+            return True
+
     def read_all(self, limit: int = defaults.MAX_BODY_BYTES) -> bytes:
         """The whole body, or a little more than ``limit`` bytes of it."""
         body = bytearray()
@@ -366,8 +378,11 @@ class _Answer:
         response, self._response = self._response, None
         if response is not None:
             with Guard(self._call):
-                self._chunks.close()
                 response.close()
+                with suppress(
+                    RuntimeError, ValueError
+                ):  # another thread or task is reading: it sees the closed connection
+                    self._chunks.close()
 
     def _refuse(self) -> None:
         try:

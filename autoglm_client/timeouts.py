@@ -72,9 +72,7 @@ class CallClock:
 
     def within(self, seconds: float | None) -> float | None:
         """Shorten a limit to what the deadline leaves, but never to nothing: 0 would mean "do not block"."""
-        left = self.remaining()
-        limits = [limit for limit in (seconds, left) if limit is not None]
-        return max(min(limits), 0.001) if limits else None
+        return self._left_of(None if seconds is None else monotonic() + seconds)
 
     def expect(self, clock: Clock) -> None:
         """Start the clock for the next event of a stream."""
@@ -88,7 +86,12 @@ class CallClock:
 
     def for_next_event(self) -> float | None:
         """Seconds that the next event may still take."""
-        return self.within(None if self._until is None else self._until - monotonic())
+        return self._left_of(self._until)
+
+    def _left_of(self, end: float | None) -> float | None:
+        if end is None or (self.deadline is not None and self.deadline < end):
+            end = self.deadline
+        return None if end is None else max(end - monotonic(), 0.001)
 
     def is_over(self) -> bool:
         """Whether the event that is waited for, or the whole call, is late."""
