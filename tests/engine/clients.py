@@ -1,0 +1,33 @@
+"""Clients of the public package for a running engine: greedy and short, unless a call says otherwise."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+from autoglm_client import AsyncAutoGLM, AutoGLM, ChatOptions
+
+from .engine import Engine
+
+__all__ = ["async_client", "client", "screenshot"]
+
+_OPTIONS: ChatOptions = {"temperature": 0, "max_tokens": 32}
+
+
+def client(engine: Engine) -> AutoGLM:
+    return AutoGLM(engine.base_url, api_key=engine.api_key, max_attempts=1, options=_OPTIONS)
+
+
+def async_client(engine: Engine) -> AsyncAutoGLM:
+    return AsyncAutoGLM(engine.base_url, api_key=engine.api_key, max_attempts=1, options=_OPTIONS)
+
+
+def screenshot(color: str = "red", size: tuple[int, int] = (720, 1440), kind: str = "PNG") -> bytes:
+    """A white screen with one coloured button near its top left."""
+    width, height = size
+    screen = Image.new("RGB", size, "white")
+    screen.paste(color, (width // 8, height // 8, width // 2, height // 3))
+    data = io.BytesIO()
+    screen.save(data, kind)
+    return data.getvalue()

@@ -1,0 +1,74 @@
+"""What the engine refuses, as the errors of the client, streamed or not."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from autoglm_client import (
+    AuthenticationFailed,
+    AutoGLM,
+    BadRequest,
+    ChatOptions,
+    ContextOverflow,
+    Message,
+    NotFound,
+    StatusError,
+    audio,
+    image,
+    user,
+)
+
+from .clients import screenshot
+from .engine import Engine
+
+SOUND = b"RIFF\x00\x00\x00\x00WAVE"
+BROKEN = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+FILE = {"type": "file", "file": {"file_id": "1"}}
+TOOL = {"type": "function", "function": {"name": "tap", "parameters": {"type": "object", "properties": {}}}}
+
+REFUSED: dict[str, tuple[type[StatusError], list[Message], ChatOptions]] = {
+    "unknown model": (NotFound, [user("Hi")], {"model": "gpt"}),
+    "temperature": (BadRequest, [user("Hi")], {"temperature": -1}),
+    "too long": (ContextOverflow, [user("打开 settings " * 1500)], {}),
+    "more than the context wanted": (BadRequest, [user("Hi")], {"max_tokens": 5000}),
+    "broken picture": (BadRequest, [user(cast("Any", BROKEN), "Hi")], {}),
+    "too many pictures": (BadRequest, [user(*[image(screenshot(size=(64, 64)))] * 11, "Hi")], {}),
+    "sound": (BadRequest, [user(audio(SOUND), "Hi")], {}),
+    "file": (BadRequest, [user(cast("Any", FILE), "Hi")], {}),
+    "tools without a parser": (BadRequest, [user("Hi")], {"tools": [TOOL], "tool_choice": "auto"}),
+    "grammar": (BadRequest, [user("Hi")], {"structured_outputs": {"regex": "("}}),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_is_refused_says_why(glm: AutoGLM, case: str, streamed: bool) -> None:
+    kind, messages, options = REFUSED[case]
+    with pytest.raises(StatusError) as raised:
+        ask(glm, messages, options, streamed=streamed)
+    assert type(raised.value) is kind
+    assert raised.value.status in {400, 404}
+    assert raised.value.attempts == 1
+    assert not raised.value.retryable
+    assert str(raised.value)
+    assert glm.chat("Hi").complete  # the engine and the connections are none the worse for it
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_wrong_key_is_refused(parser: Engine, streamed: bool) -> None:
+    with (
+        AutoGLM(parser.base_url, api_key="not-the-key") as glm,
+        pytest.raises(AuthenticationFailed) as raised,
+    ):
+        ask(glm, [user("Hi")], {}, streamed=streamed)
+    assert (raised.value.status, raised.value.attempts) == (401, 1)
+    assert "not-the-key" not in repr(raised.value)
+
+
+def ask(glm: AutoGLM, messages: list[Message], options: ChatOptions, *, streamed: bool) -> object:
+    if not streamed:
+        return glm.chat(messages, **options)
+    with glm.stream(messages, **options) as stream:
+        return stream.finish()
