@@ -149,6 +149,9 @@ class ReasoningSplitter:
         elif tag in _ANSWER_OPEN:
             self._reclassify(pieces)
             self._enter("answer")
+        elif tag in _ANSWER_CLOSE and self._section == "answer":
+            self._blanks.clear()
+            self._boundary = True  # what follows is not part of the call
         self._field_split = self._field_split or (self._in_field and self.announced)
 
     def _end_thinking(self, pieces: list[Piece]) -> None:

@@ -102,7 +102,8 @@ def test_an_empty_account_is_not_worth_a_retry() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "status"), [(400, 400), ("503", 503), (None, 500), ("1302", 500), ("x", 500), ("9" * 5000, 500), (200, 500)]
+    ("code", "status"),
+    [(400, 400), ("503", 503), (None, 500), ("1302", 500), ("x", 500), ("9" * 5000, 500), (200, 500)],
 )
 def test_an_error_inside_a_stream_brings_its_own_status(code: object, status: int) -> None:
     assert status_error(0, {"error": {"message": "m", "code": code}}).status == status
