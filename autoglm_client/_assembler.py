@@ -27,8 +27,8 @@ from .events import (
     ToolCallDelta,
 )
 from .reasoning import Piece, ReasoningSplitter
-from .reply import Choice, Reply, Timing, ToolCall
 from .repetition import RepetitionDetector
+from .reply import Choice, Reply, Timing, ToolCall
 from .wire import Chunk, ChunkChoice, Delta, ToolCallPart, Usage, read_chunk
 
 __all__ = ["Assembler"]

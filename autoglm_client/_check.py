@@ -86,7 +86,9 @@ def _stream(glm: AutoGLM) -> Iterator[Finding]:
     first, total = reply.timing.first_token or 0.0, reply.timing.total
     yield Finding("stream", "ok", f"first token after {first:.2f} s, whole answer after {total:.2f} s")
     if total > 1 and first > 0.9 * total:
-        yield Finding("buffering", "note", "all tokens came at once", "a proxy holds the stream back: proxy_buffering off")
+        yield Finding(
+            "buffering", "note", "all tokens came at once", "a proxy holds the stream back: proxy_buffering off"
+        )
 
 
 def _tokens(usage: object) -> str:

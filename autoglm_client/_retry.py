@@ -33,7 +33,9 @@ def retry_rules(max_attempts: int, clock: CallClock) -> Mapping[str, Any]:
     return {
         "retry": retry_if_exception(_may_be_repeated),
         "wait": _wait,
-        "stop": lambda state: state.attempt_number >= max_attempts or out_of_time(state) or _asked_to_wait_too_long(state),
+        "stop": lambda state: (
+            state.attempt_number >= max_attempts or out_of_time(state) or _asked_to_wait_too_long(state)
+        ),
         "reraise": True,
     }
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from . import __version__
 from ._check import check
+from ._terminal import Terminal
 from .actions import Action, Swipe
 from .client import AutoGLM
 from .defaults import SAMPLING
@@ -22,7 +23,6 @@ from .media import image, image_size
 from .messages import Message, first_turn, system, user
 from .prompts import system_prompt
 from .reply import Reply
-from ._terminal import Terminal
 
 __all__ = ["main"]
 
@@ -152,7 +152,9 @@ def _show(glm: AutoGLM, messages: list[Message], screenshot: str | bytes | None)
 
 def _in_pixels(action: Action, width: int, height: int) -> str:
     if isinstance(action, Swipe):
-        return f"{action.start.at(width, height)} to {action.end.at(width, height)}" if action.start and action.end else ""
+        return (
+            f"{action.start.at(width, height)} to {action.end.at(width, height)}" if action.start and action.end else ""
+        )
     element = getattr(action, "element", None)
     return str(element.at(width, height)) if element else ""
 

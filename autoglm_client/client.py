@@ -5,7 +5,7 @@ Derived from ``async_client.py`` by ``scripts/derive_sync.py``: change that one.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar, Unpack
@@ -117,9 +117,7 @@ class AutoGLM:
 
         Leaving the block ends the generation on the server, too.
         """
-        return ReplyStream(
-            self._configuration, self._pool, self._configuration.chat(messages, options, stream=True)
-        )
+        return ReplyStream(self._configuration, self._pool, self._configuration.chat(messages, options, stream=True))
 
     def parse(self, messages: Messages, schema: type[Model], **options: Unpack[ChatOptions]) -> Model:
         """Ask for JSON of a pydantic model's schema (vLLM holds the model to it) and get an instance back."""
@@ -177,9 +175,7 @@ class AutoGLM:
                 return False
         return False
 
-    def wait_until_ready(
-        self, timeout: float = 600.0, progress: Callable[[float, str], object] | None = None
-    ) -> None:
+    def wait_until_ready(self, timeout: float = 600.0, progress: Callable[[float, str], object] | None = None) -> None:
         """Wait until the server has answered with a token: one that is well can still fail at its first request.
 
         ``progress`` is called twice a second with the seconds that have passed and what is waited for. Raises
@@ -201,16 +197,13 @@ class AutoGLM:
             sync_sleep(0.5)
         raise clock.error()
 
-    def _ask_route(
-        self, method: str, url: str, shape: type[Model], body: Mapping[str, Any] | None = None
-    ) -> Model:
+    def _ask_route(self, method: str, url: str, shape: type[Model], body: Mapping[str, Any] | None = None) -> Model:
         return read_shape(shape, self._read_route(self._configuration.request(method, url, body)))
 
     def _read_route(self, call: Call) -> bytes:
         for attempt in self._attempts(call):
-            with attempt:
-                with _Answer(self._configuration, self._pool, call) as answer:
-                    body = answer.read_all()
+            with attempt, _Answer(self._configuration, self._pool, call) as answer:
+                body = answer.read_all()
         return body
 
     def _attempts(self, call: Call) -> Retrying:

@@ -83,9 +83,7 @@ def theirs(url: str) -> Callable[[], object]:
     client = openai.OpenAI(base_url=url, api_key="x")
 
     def run() -> None:
-        for _ in client.chat.completions.create(
-            model="m", messages=[{"role": "user", "content": "x"}], stream=True
-        ):
+        for _ in client.chat.completions.create(model="m", messages=[{"role": "user", "content": "x"}], stream=True):
             pass
 
     return run
@@ -128,7 +126,9 @@ def compare(name: str, one: Callable[[], object], other: Callable[[], object], c
     pairs = [(cpu_of(one), cpu_of(other)) for _ in range(rounds)]
     mine, peer = (statistics.median(side) / chunks * 1e6 for side in zip(*pairs, strict=True))
     ratio = statistics.median(a / b for a, b in pairs)
-    print(f"{name:6} autoglm {mine:6.1f} us/chunk   openai {peer:6.1f} us/chunk   ratio {ratio:.3f} (1/{1 / ratio:.1f})")
+    print(
+        f"{name:6} autoglm {mine:6.1f} us/chunk   openai {peer:6.1f} us/chunk   ratio {ratio:.3f} (1/{1 / ratio:.1f})"
+    )
 
 
 def main() -> None:

@@ -22,7 +22,15 @@ def reset(connection: socket.socket) -> None:
 
 def plain(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
     """An answer in one piece."""
-    lines = [f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(body)}", "Connection: close", *headers, "", ""]
+    lines = [
+        f"HTTP/1.1 {status}",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        *headers,
+        "",
+        "",
+    ]
     return "\r\n".join(lines).encode() + body
 
 

@@ -26,7 +26,6 @@ from autoglm_client.actions import (
     LongPress,
     Note,
     Point,
-    Scroll,
     Swipe,
     TakeOver,
     Tap,
@@ -116,8 +115,8 @@ SHAPES: list[tuple[str, Action]] = [
     # the older prompt
     ('do(action="Type", argument="hi")', Type("hi")),
     ('do(action="Home", argument=None)', Home()),
-    ('do(action="Swipe", argument="up")', Scroll("up")),
-    ('do(action="Swipe", direction="UP", dist="Long")', Scroll("up", "long")),
+    ('do(action="Swipe", argument="up")', Swipe.toward("up")),
+    ('do(action="Swipe", direction="UP", dist="Long")', Swipe.toward("up", "long")),
     ('do(action="Swipe", direction="up", start=[1,2], end=[3,4])', Swipe(Point(1, 2), Point(3, 4))),
     ('do(action="Swipe", direction=None, start=[1,2], end=[3,4])', Swipe(Point(1, 2), Point(3, 4))),
     # finish
@@ -330,7 +329,7 @@ ACTIONS: st.SearchStrategy[Action] = st.one_of(
     st.builds(Interact, st.none() | TEXTS),
     st.builds(Swipe, POINTS, POINTS),
     st.builds(
-        Scroll,
+        Swipe.toward,
         st.sampled_from(["up", "down", "left", "right"]),
         st.sampled_from([None, "long", "medium", "short"]),
         st.none() | POINTS,
@@ -539,11 +538,18 @@ def test_a_point_is_in_the_models_scale(wrong: tuple[int, int]) -> None:
         Point(*wrong)
 
 
-def test_a_scroll_has_a_direction() -> None:
-    with pytest.raises(ValueError, match="sideways"):
-        Scroll("sideways")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="far"):
-        Scroll("up", "far")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("swipe", "end"),
+    [
+        (Swipe.toward("up"), Point(500, 200)),
+        (Swipe.toward("down", "short"), Point(500, 650)),
+        (Swipe.toward("left", "long"), Point(50, 500)),
+        (Swipe.toward("right", "long", Point(900, 10)), Point(999, 10)),
+    ],
+)
+def test_a_swipe_by_direction_has_both_points(swipe: Swipe, end: Point) -> None:
+    assert (swipe.start, swipe.end) == (swipe.element or Point(500, 500), end)
+    assert "start" not in swipe.params()
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,9 @@ def test_an_action_is_told_as_soon_as_it_is_complete() -> None:
 def test_an_action_in_prose_waits_for_the_end() -> None:
     """An orphan tag may still turn it into thinking."""
     _, events = read(content('do(action="Back")', "</think>", 'do(action="Home")'))
-    assert [event.action for event in events if isinstance(event, ActionReady)] == [read(content('do(action="Home")'))[0].action]
+    assert [event.action for event in events if isinstance(event, ActionReady)] == [
+        read(content('do(action="Home")'))[0].action
+    ]
 
 
 def test_a_cut_call_is_no_action() -> None:

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterable
 from typing import Literal, NotRequired, TypeAlias, TypedDict, TypeVar
 
-from ._image import PictureFormat, mime, read_header
-from ._pillow import Pixels, encode, has_pixels, pixels_name, pixels_size, shrink
-from ._source import Source, read, remote
-from .errors import ConfigurationError, MediaError
+from ..errors import ConfigurationError, MediaError
+from .header import PictureFormat, mime, read_header
+from .scaling import Pixels, encode, has_pixels, pixels_name, pixels_size, shrink
+from .source import Source, read, remote
 
 __all__ = [
     "MAX_CLIP_BYTES",

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
-from ._images import Size, image_tokens, load_size
-from ._refusal import Refusal
+from .pictures import Size, image_tokens, load_size
+from .refusal import Refusal
 
 __all__ = ["MAX_IMAGES", "Prompt", "cut", "plain_text", "render", "token_id"]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, cycle, islice
 from typing import Any, Literal
 
-from ._prompt import Prompt, cut, token_id
-from ._script import Answer
+from .prompt import Prompt, cut, token_id
+from .rules import Answer
 
 __all__ = ["Generation", "ReasoningForm", "chunks", "completion", "generate"]
 

@@ -18,13 +18,13 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 from urllib.parse import urlsplit
 
-from ._checks import check_form, check_model
-from ._prompt import cut, render, token_id
-from ._refusal import Refusal, invalid_field
-from ._wire import Generation, chunks, completion
+from .bodies import Generation, chunks, completion
+from .checks import check_form, check_model
+from .prompt import cut, render, token_id
+from .refusal import Refusal, invalid_field
 
 if TYPE_CHECKING:
-    from .scripted import ScriptedServer
+    from .server import ScriptedServer
 
 __all__ = ["Listener"]
 

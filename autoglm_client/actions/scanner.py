@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from ._search import find_call, find_certain
-from ._vocabulary import Action
-from .errors import ActionError
+from ..errors import ActionError
+from .search import find_call, find_certain
+from .vocabulary import Action
 
 __all__ = ["ActionScanner"]
 

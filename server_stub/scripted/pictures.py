@@ -8,7 +8,7 @@ import math
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from ._refusal import Refusal
+from .refusal import Refusal
 
 __all__ = ["Size", "image_tokens", "load_size"]
 

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ._call import Call, CallReader, Head, Value, find_heads
-from ._interpret import interpret
-from ._vocabulary import Action
-from .errors import ActionError
+from ..errors import ActionError
+from .grammar import Call, CallReader, Head, Value, find_heads
+from .meaning import interpret
+from .vocabulary import Action
 
 __all__ = ["Found", "find_at_end", "find_call", "find_certain"]
 

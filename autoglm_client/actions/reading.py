@@ -1,63 +1,18 @@
-"""The phone action in an answer: ``parse_action(text)`` reads it, ``str(action)`` writes it."""
+"""From the text of an answer to its action, or to the reason why there is none."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
 
-from ._action_scanner import ActionScanner
-from ._call import Value
-from ._search import Found, find_at_end, find_call
-from ._vocabulary import (
-    Action,
-    Back,
-    CallAPI,
-    Direction,
-    Distance,
-    DoubleTap,
-    Finish,
-    Home,
-    Interact,
-    Launch,
-    LongPress,
-    Note,
-    Point,
-    Swipe,
-    TakeOver,
-    Tap,
-    Type,
-    TypeName,
-    Wait,
-)
-from .errors import ActionError, ActionErrorCode
-from .reasoning import Split, split_reasoning
-from .repetition import is_repetitive
+from ..errors import ActionError, ActionErrorCode
+from ..reasoning import Split, split_reasoning
+from ..repetition import is_repetitive
+from .grammar import Value
+from .search import Found, find_at_end, find_call
+from .vocabulary import Action, Finish
 
-__all__ = [
-    "Action",
-    "ActionCall",
-    "ActionScanner",
-    "Back",
-    "CallAPI",
-    "Direction",
-    "Distance",
-    "DoubleTap",
-    "Finish",
-    "Home",
-    "Interact",
-    "Launch",
-    "LongPress",
-    "Note",
-    "Point",
-    "Swipe",
-    "TakeOver",
-    "Tap",
-    "Type",
-    "TypeName",
-    "Wait",
-    "parse_action",
-    "read_action",
-]
+__all__ = ["ActionCall", "parse_action", "read_action"]
 
 _FILTERED = {"content_filter", "sensitive"}  # OpenAI's word and BigModel's
 _MODERATION = re.compile(

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TypeAlias, Union
 
-from ._quotes import CLOSING_MARK, Quotes
-from .errors import ActionError, ActionErrorCode
+from ..errors import ActionError, ActionErrorCode
+from .quotes import CLOSING_MARK, Quotes
 
 __all__ = ["Argument", "Call", "CallReader", "Head", "Value", "find_heads"]
 

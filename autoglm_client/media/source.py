@@ -10,7 +10,7 @@ import stat
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from .errors import MediaError
+from ..errors import MediaError
 
 __all__ = ["Kind", "Source", "read", "remote"]
 

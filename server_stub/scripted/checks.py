@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ._prompt import Prompt
-from ._refusal import Refusal, invalid_field
+from .prompt import Prompt
+from .refusal import Refusal, invalid_field
 
 __all__ = ["check_form", "check_length", "check_model", "check_request", "token_budget"]
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
-from ._image import Header, PictureFormat
-from .errors import MediaError
+from ..errors import MediaError
+from .header import Header, PictureFormat
 
 if TYPE_CHECKING:
     from PIL.Image import Image

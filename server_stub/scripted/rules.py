@@ -27,10 +27,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ._fill import Hints, fill, matching
-from ._images import Size
-from ._prompt import Prompt, plain_text
-from ._refusal import Refusal
+from .filling import Hints, fill, matching
+from .pictures import Size
+from .prompt import Prompt, plain_text
+from .refusal import Refusal
 
 __all__ = ["Answer", "ToolCall", "respond", "tap_point"]
 

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, get_args
 
-from ._checks import check_length, check_request, token_budget
-from ._http import Listener
-from ._prompt import Prompt, render
-from ._script import Answer, respond
-from ._wire import Generation, ReasoningForm, generate
+from .bodies import Generation, ReasoningForm, generate
+from .checks import check_length, check_request, token_budget
+from .listener import Listener
+from .prompt import Prompt, render
+from .rules import Answer, respond
 
 __all__ = ["RecordedRequest", "ScriptedServer"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from ._refusal import Refusal
+from .refusal import Refusal
 
 __all__ = ["Hints", "fill", "matching"]
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TypeGuard, cast, get_args
 
-from ._call import Argument, Call, Value
-from ._vocabulary import (
+from ..errors import ActionError, ActionErrorCode
+from .grammar import Argument, Call, Value
+from .vocabulary import (
     SCALE,
     Action,
     Back,
@@ -29,7 +30,6 @@ from ._vocabulary import (
     TypeName,
     Wait,
 )
-from .errors import ActionError, ActionErrorCode
 
 __all__ = ["Arguments", "interpret"]
 

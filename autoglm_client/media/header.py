@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
-from .errors import MediaError
+from ..errors import MediaError
 
 __all__ = ["Header", "PictureFormat", "mime", "read_header"]
 
