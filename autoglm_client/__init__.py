@@ -60,11 +60,12 @@ from .media import audio, image, image_size, video
 from .messages import Message, Messages, assistant, extend, first_turn, next_turn, system, tool, user, without_images
 from .prompts import system_prompt
 from .reasoning import split_reasoning
-from .reply import Choice, Reply, Timing, ToolCall
+from .reply import Choice, Reply, Timing, ToolCall, Usage
 from .timeouts import Timeouts
-from .wire import ChatOptions, ModelCard, Tokens, Usage
+from .wire import SAMPLING, ChatOptions, ModelCard, Tokens
 
 __all__ = [
+    "SAMPLING",
     "Action",
     "ActionCall",
     "ActionError",

@@ -9,8 +9,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import ValidationError
-
 from . import defaults
 from ._sse import SSEDecoder
 from ._status import status_error
@@ -28,8 +26,8 @@ from .events import (
 )
 from .reasoning import Piece, ReasoningSplitter
 from .repetition import RepetitionDetector
-from .reply import Choice, Reply, Timing, ToolCall
-from .wire import Chunk, ChunkChoice, Delta, ToolCallPart, Usage, read_chunk
+from .reply import Choice, Reply, Timing, ToolCall, Usage
+from .wire import Chunk, ChunkChoice, Delta, ToolCallPart, UsageCounts, reader
 
 __all__ = ["Assembler"]
 
@@ -52,7 +50,7 @@ class Assembler:
         self._sse = SSEDecoder(max_event_bytes)
         self._choices: dict[int, _ChoiceBuilder] = {}
         self._head: Chunk = {}
-        self._usage: Usage | None = None
+        self._usage: UsageCounts | None = None
         self._ended = False
         self.events: deque[Event] = deque()
         self.started = False
@@ -104,7 +102,7 @@ class Assembler:
         """All that has arrived, complete or not."""
         return Reply(
             choices=tuple(self._choices[index].build() for index in sorted(self._choices)),
-            usage=self._usage,
+            usage=None if self._usage is None else Usage.of(self._usage),
             model=self._head.get("model") or "",
             id=self._head.get("id") or "",
             created=self._head.get("created"),
@@ -133,11 +131,11 @@ class Assembler:
 
 def _decode(text: bytes | str) -> Chunk:
     try:
-        return read_chunk(text)
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, problem["loc"])) or "the body"
-        raise InvalidReply(f"the server sent no chat completion: {where}: {problem['msg']}: {_excerpt(text)}") from None
+        chunk: Chunk = reader(Chunk)(text)
+    except ValueError as error:
+        problem = " ".join(str(error).splitlines()[1:3])  # where, and what; the first line counts the problems
+        raise InvalidReply(f"the server sent no chat completion: {problem}: {_excerpt(text)}") from None
+    return chunk
 
 
 def _excerpt(text: bytes | str) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -17,14 +15,22 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Progress = bool | Callable[[int, int], object]
 
-async_sleep = asyncio.sleep
 sync_sleep = time.sleep
+
+
+async def async_sleep(seconds: float) -> None:
+    """Let other tasks run for a while."""
+    import asyncio  # here as below: who does not use it need not wait for it at the start
+
+    await asyncio.sleep(seconds)
 
 
 async def async_map(
     function: Callable[[Item], Awaitable[Result]], items: Sequence[Item], concurrency: int, progress: Progress
 ) -> list[Result]:
     """Apply ``function`` to every item, ``concurrency`` at a time, and keep the order."""
+    import asyncio
+
     slots = asyncio.Semaphore(_checked(concurrency))
     with _reporting(progress, len(items)) as report:
 
@@ -43,6 +49,8 @@ def sync_map(
     function: Callable[[Item], Result], items: Sequence[Item], concurrency: int, progress: Progress
 ) -> list[Result]:
     """Apply ``function`` to every item, ``concurrency`` at a time, and keep the order."""
+    from concurrent.futures import ThreadPoolExecutor, as_completed
+
     executor = ThreadPoolExecutor(_checked(concurrency), thread_name_prefix="autoglm")
     with _reporting(progress, len(items)) as report:
         try:

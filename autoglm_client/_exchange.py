@@ -11,8 +11,6 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, SecretStr, ValidationError
-
 from . import defaults
 from ._assembler import Assembler
 from ._retry import read_retry_after
@@ -21,11 +19,11 @@ from .errors import AutoGLMError, ConfigurationError, ConnectionFailed, InvalidR
 from .messages import Messages, as_messages
 from .reply import Reply, Timing
 from .timeouts import CallClock, Timeouts, running_clock
-from .wire import CLIENT_OPTIONS, ChatOptions
+from .wire import CLIENT_OPTIONS, ChatOptions, reader
 
 __all__ = ["Call", "Configuration", "Guard", "Head", "read_shape", "translate"]
 
-T = TypeVar("T", bound=BaseModel)
+T = TypeVar("T")
 
 _KNOWN_OPTIONS = frozenset(ChatOptions.__annotations__)
 _REQUIRED_HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"autoglm-client/{defaults.__version__}"}
@@ -125,7 +123,7 @@ class Call:
 
 
 class Guard:
-    """The border: while it is entered the call's clocks run, and what leaves it are our errors, with all the call knows."""
+    """The border: inside, the call's clocks run; what leaves it are our errors, with all that the call knows."""
 
     __slots__ = ("_call", "_token")
 
@@ -143,6 +141,15 @@ class Guard:
             self._call.described(ours)
             if ours is not error:
                 raise ours from error
+
+
+class _Secret:
+    """Keeps a key out of every repr."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: str) -> None:
+        self.value = value
 
 
 class Configuration:
@@ -170,7 +177,7 @@ class Configuration:
         self.max_attempts = max_attempts
         self.max_event_bytes = max_event_bytes
         self.options = _checked_options(options or {})
-        self._key = SecretStr(_checked_key(api_key or _from_environment(environment, "API_KEY") or ""))
+        self._key = _Secret(_checked_key(api_key or _from_environment(environment, "API_KEY") or ""))
         self._headers = dict(headers or {})
 
     @property
@@ -229,7 +236,7 @@ class Configuration:
         return timeouts, options.get("deadline")
 
     def _all_headers(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        key = self._key.get_secret_value()
+        key = self._key.value
         authorization = {"Authorization": f"Bearer {key}"} if key else {}
         return {**_REQUIRED_HEADERS, **authorization, **self._headers, **(extra or {})}
 
@@ -263,7 +270,7 @@ class Configuration:
     def failure(self, head: Head, body: bytes) -> StatusError:
         """The error for an answer whose status is not 200."""
         text = body.decode("utf-8", "replace")
-        key = self._key.get_secret_value()
+        key = self._key.value
         if key:
             text = text.replace(key, "***")  # some servers echo the key they refuse
         try:
@@ -282,10 +289,11 @@ class Configuration:
 def read_shape(shape: type[T], body: bytes) -> T:
     """Decode the answer of another route."""
     try:
-        return shape.model_validate_json(body)
-    except ValidationError:
+        value: T = reader(shape)(body)  # type: ignore[arg-type]  # every class is hashable
+    except ValueError:
         excerpt = body[:200].decode("utf-8", "replace")
         raise InvalidReply(f"the server's answer is not what {shape.__name__} should be: {excerpt}") from None
+    return value
 
 
 def translate(error: Exception, call: Call) -> AutoGLMError | None:

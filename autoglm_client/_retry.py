@@ -10,32 +10,49 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from re import fullmatch
 from time import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tenacity import RetryCallState, retry_if_exception, wait_random_exponential
-
-from . import defaults
+from .defaults import MAX_RETRY_AFTER_SECONDS
 from .errors import AutoGLMError, StatusError
 from .timeouts import CallClock
 
-__all__ = ["read_retry_after", "retry_rules"]
+if TYPE_CHECKING:
+    from tenacity import AsyncRetrying, RetryCallState, Retrying
 
-_jitter = wait_random_exponential(multiplier=0.25, max=8)  # full jitter: a crowd of clients must not come back together
+__all__ = ["async_attempts", "read_retry_after", "sync_attempts"]
 
 
-def retry_rules(max_attempts: int, clock: CallClock) -> Mapping[str, Any]:
-    """The arguments of a tenacity driver for one call."""
+def async_attempts(max_attempts: int, clock: CallClock) -> AsyncRetrying:
+    """The attempts of one call, for ``async for``."""
+    from tenacity import AsyncRetrying  # at the first call: importing it takes as long as all of this package
 
-    def out_of_time(state: RetryCallState) -> bool:
+    return AsyncRetrying(**_rules(max_attempts, clock))
+
+
+def sync_attempts(max_attempts: int, clock: CallClock) -> Retrying:
+    """The attempts of one call, for ``for``."""
+    from tenacity import Retrying
+
+    return Retrying(**_rules(max_attempts, clock))
+
+
+def _rules(max_attempts: int, clock: CallClock) -> Mapping[str, Any]:
+    from tenacity import retry_if_exception, wait_random_exponential
+
+    jitter = wait_random_exponential(multiplier=0.25, max=8)  # full: a crowd of clients must not come back together
+
+    def wait(state: RetryCallState) -> float:
+        return max(jitter(state), _retry_after(state))
+
+    def give_up(state: RetryCallState) -> bool:
         left = clock.remaining()
-        return left is not None and state.upcoming_sleep >= left
+        out_of_time = left is not None and state.upcoming_sleep >= left
+        return out_of_time or state.attempt_number >= max_attempts or _retry_after(state) > MAX_RETRY_AFTER_SECONDS
 
     return {
         "retry": retry_if_exception(_may_be_repeated),
-        "wait": _wait,
-        "stop": lambda state: (
-            state.attempt_number >= max_attempts or out_of_time(state) or _asked_to_wait_too_long(state)
-        ),
+        "wait": wait,
+        "stop": give_up,
         "reraise": True,
     }
 
@@ -47,14 +64,6 @@ def _may_be_repeated(error: BaseException) -> bool:
 def _retry_after(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     return (error.retry_after or 0.0) if isinstance(error, StatusError) else 0.0
-
-
-def _wait(state: RetryCallState) -> float:
-    return max(_jitter(state), _retry_after(state))
-
-
-def _asked_to_wait_too_long(state: RetryCallState) -> bool:
-    return _retry_after(state) > defaults.MAX_RETRY_AFTER_SECONDS
 
 
 def read_retry_after(value: str | None) -> float | None:

@@ -1,8 +1,8 @@
 """Server-sent events from any cuts of a byte stream.
 
-sseclient-py reads the fields of an event. It wants whole events, and takes quadratic time for one of many pieces or many
-lines; so the framing, which is where a stream gets cut, is done here, in linear time and with a limit. An event of one
-``data`` line, as every server of chat completions writes them, is read here too: that takes 0.3 us instead of 3.
+sseclient-py reads the fields of an event. It wants whole events, and takes quadratic time for one of many pieces or
+many lines; so the framing, which is where a stream gets cut, is done here, in linear time and with a limit. An event
+of one ``data`` line, as every server writes them, is read here too: that takes 0.3 us instead of 3.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class SSEDecoder:
-    """Feed it bytes, get the data of every event that is whole. There is no close: an unfinished event is not an event."""
+    """Feed it bytes, get the data of every whole event. There is no close: an unfinished event is not an event."""
 
     def __init__(self, max_event_bytes: int = defaults.MAX_EVENT_BYTES) -> None:
         self._max_event_bytes = max_event_bytes

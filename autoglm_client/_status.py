@@ -1,7 +1,8 @@
 """What a server's refusal means: an error body, in any of the shapes in use, to one of our errors.
 
-Shapes seen: vLLM ``{"error": {"message", "type", "param", "code"}}``, older ones with these fields at the top, Ray Serve and
-FastAPI ``{"detail": ...}``, BigModel ``{"error": {"code": "1113", "message"}}``, ModelScope ``{"errors": {"message"}}``, plain text.
+Shapes seen: vLLM ``{"error": {"message", "type", "param", "code"}}``, older ones with these fields at the top, Ray
+Serve and FastAPI ``{"detail": ...}``, BigModel ``{"error": {"code": "1113", "message"}}``, ModelScope ``{"errors":
+{"message"}}``, and plain text.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ _BIGMODEL_CODES: dict[str, type[StatusError]] = {
     "1302": RateLimited,
     "1305": RateLimited,
 }
+_TOO_LONG = ("maximum context length", "longer than the maximum model length")  # vLLM's words for text, for images
 _CLASSES: dict[int, type[StatusError]] = {
     401: AuthenticationFailed,
     403: AuthenticationFailed,
@@ -95,7 +97,7 @@ def status_error(
     request_id: str | None = None,
     retry_after: float | None = None,
 ) -> StatusError:
-    """Make the error for a refusal; ``status`` 0 takes the status from the body, as an error inside a stream needs it."""
+    """Make the error for a refusal; ``status`` 0 takes it from the body, as an error inside a stream needs."""
     refusal = read_refusal(body)
     if not status:
         status = int(refusal.code) if refusal.code.isdecimal() and 400 <= int(refusal.code[:6]) < 600 else 500

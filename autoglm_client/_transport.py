@@ -1,23 +1,20 @@
 """httpx2 transports that hold the clocks of a call in every socket operation.
 
-A read timeout of httpx2 is fixed when the request starts and fed by every byte, pings included. Here each read gets what is
-left of the clock that runs: the time to the next event, never beyond the call's deadline.
+A read timeout of httpx2 is fixed when the request starts, and fed by every byte, pings included. Here each read gets
+what is left of the clock that runs: the time to the next event, never beyond the call's deadline.
 """
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from ipaddress import ip_address
-from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
-from weakref import WeakKeyDictionary
 
 import httpcore2
 import httpx2
@@ -25,7 +22,7 @@ import httpx2
 from . import defaults
 from .timeouts import running_clock
 
-__all__ = ["AsyncPool", "Pool"]
+__all__ = ["AsyncTransport", "Transport"]
 
 _LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=defaults.KEEPALIVE_SECONDS)
 
@@ -135,14 +132,18 @@ class _Backend(httpcore2.NetworkBackend):
         self._backend.sleep(seconds)
 
 
-class _AsyncTransport(httpx2.AsyncHTTPTransport):
+class AsyncTransport(httpx2.AsyncHTTPTransport):
+    """For the async client."""
+
     def __init__(self, base_url: str) -> None:
         super().__init__(verify=_verify(base_url), limits=_LIMITS, proxy=_proxy_for(base_url))
         # httpx2 has no parameter for this; the pool beneath it has, and a test holds the two names.
         self._pool._network_backend = _AsyncBackend(self._pool._network_backend)  # noqa: SLF001
 
 
-class _Transport(httpx2.HTTPTransport):
+class Transport(httpx2.HTTPTransport):
+    """For the sync client."""
+
     def __init__(self, base_url: str) -> None:
         super().__init__(verify=_verify(base_url), limits=_LIMITS, proxy=_proxy_for(base_url))
         self._pool._network_backend = _Backend(self._pool._network_backend)  # noqa: SLF001
@@ -174,53 +175,3 @@ def _is_private(host: str) -> bool:
         return ip_address(host).is_private
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
-
-
-class AsyncPool:
-    """The connections of an async client: one httpx2 client for each event loop, because sockets belong to their loop."""
-
-    def __init__(self, base_url: str, own: httpx2.AsyncClient | None) -> None:
-        self._base_url = base_url
-        self._own = own
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = WeakKeyDictionary()
-
-    def client(self) -> httpx2.AsyncClient:
-        """The user's own client, or the one of the running loop."""
-        if self._own is not None:
-            return self._own
-        loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            client = self._clients[loop] = httpx2.AsyncClient(transport=_AsyncTransport(self._base_url), timeout=None)
-        return client
-
-    async def close(self) -> None:
-        """Close the connections of this loop; a client that the user brought stays open."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
-
-
-class Pool:
-    """The connections of a sync client, made when the first call needs them."""
-
-    def __init__(self, base_url: str, own: httpx2.Client | None) -> None:
-        self._base_url = base_url
-        self._own = own
-        self._client: httpx2.Client | None = None
-        self._lock = Lock()
-
-    def client(self) -> httpx2.Client:
-        """The user's own client, or ours."""
-        if self._own is not None:
-            return self._own
-        with self._lock:
-            if self._client is None:
-                self._client = httpx2.Client(transport=_Transport(self._base_url), timeout=None)
-            return self._client
-
-    def close(self) -> None:
-        """Close the connections; a client that the user brought stays open."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()

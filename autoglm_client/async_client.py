@@ -8,17 +8,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar, Unpack
-
-import httpx2
-from pydantic import BaseModel, ValidationError
-from tenacity import AsyncRetrying
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
 from . import defaults
 from ._concurrency import async_map, async_sleep
 from ._exchange import MAX_ERROR_BYTES, Call, Configuration, Guard, Head, read_shape
-from ._retry import retry_rules
-from ._transport import AsyncPool
+from ._pool import AsyncPool
+from ._retry import async_attempts
 from .errors import (
     AutoGLMError,
     ConfigurationError,
@@ -35,17 +31,23 @@ from .reply import Reply
 from .timeouts import Timeouts
 from .wire import ChatOptions, ModelCard, ModelList, Tokens
 
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
+    from pydantic import BaseModel
+
 __all__ = ["AsyncAutoGLM", "AsyncReplyStream"]
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound="BaseModel")
+Shape = TypeVar("Shape")
 
 
 class AsyncAutoGLM:
     """A client for AutoGLM-Phone-9B behind any OpenAI-compatible endpoint.
 
-    Arguments win over the variables ``AUTOGLM_BASE_URL``, ``AUTOGLM_API_KEY`` and ``AUTOGLM_MODEL``, these over Open-AutoGLM's
-    ``PHONE_AGENT_*``, these over a vLLM on this machine. ``options`` are defaults for every call. An ``http_client`` of your
-    own, of httpx2 or httpx, is used as it is and stays yours to close.
+    Arguments win over the variables ``AUTOGLM_BASE_URL``, ``AUTOGLM_API_KEY`` and ``AUTOGLM_MODEL``, these over
+    Open-AutoGLM's ``PHONE_AGENT_*``, these over a vLLM on this machine. ``options`` are defaults for every call. An
+    ``http_client`` of your own, of httpx2 or httpx, is used as it is and stays yours to close.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class AsyncAutoGLM:
         max_event_bytes: int = defaults.MAX_EVENT_BYTES,
         headers: Mapping[str, str] | None = None,
         options: ChatOptions | None = None,
-        http_client: httpx2.AsyncClient | None = None,
+        http_client: httpx2.AsyncClient | httpx.AsyncClient | None = None,
     ) -> None:
         self._configuration = Configuration(
             base_url=base_url,
@@ -128,7 +130,7 @@ class AsyncAutoGLM:
         reply = await self.chat(messages, **options)
         try:
             return schema.model_validate_json(reply.text)
-        except ValidationError as error:
+        except ValueError as error:
             cut = " (the answer was cut: raise max_tokens)" if reply.finish_reason == "length" else ""
             failure = InvalidReply(f"the answer is not a {schema.__name__}{cut}: {error}")
             failure.partial = reply
@@ -144,8 +146,8 @@ class AsyncAutoGLM:
     ) -> list[Reply | AutoGLMError]:
         """Ask many things, ``concurrency`` at a time; the answers come in the order of the questions.
 
-        An item that fails has its error in the list, the others go on. ``progress=True`` shows a tqdm bar; a function is
-        called with how many are done and how many there are.
+        An item that fails has its error in the list, the others go on. ``progress=True`` shows a tqdm bar; a function
+        is called with how many are done and how many there are.
         """
 
         async def ask(messages: Messages) -> Reply | AutoGLMError:
@@ -158,7 +160,7 @@ class AsyncAutoGLM:
 
     async def models(self) -> list[ModelCard]:
         """The models that the server offers."""
-        return (await self._ask_route("GET", f"{self.base_url}/models", ModelList)).data
+        return (await self._ask_route("GET", f"{self.base_url}/models", ModelList))["data"]
 
     async def tokenize(self, messages: Messages, **extra: Any) -> Tokens:
         """Count the tokens of a prompt exactly, with vLLM's ``/tokenize``; ``return_token_strs=True`` shows them."""
@@ -170,11 +172,12 @@ class AsyncAutoGLM:
         for url in self._configuration.health_urls():
             try:
                 await self._read_route(self._configuration.request("GET", url))
-                return True
             except NotFound:
                 continue
             except (ConnectionFailed, StatusError):
                 return False
+            else:
+                return True
         return False
 
     async def wait_until_ready(
@@ -202,19 +205,16 @@ class AsyncAutoGLM:
         raise clock.error()
 
     async def _ask_route(
-        self, method: str, url: str, shape: type[Model], body: Mapping[str, Any] | None = None
-    ) -> Model:
+        self, method: str, url: str, shape: type[Shape], body: Mapping[str, Any] | None = None
+    ) -> Shape:
         return read_shape(shape, await self._read_route(self._configuration.request(method, url, body)))
 
     async def _read_route(self, call: Call) -> bytes:
-        async for attempt in self._attempts(call):
+        async for attempt in async_attempts(self._configuration.max_attempts, call.clock):
             with attempt:
                 async with _AsyncAnswer(self._configuration, self._pool, call) as answer:
                     body = await answer.read_all()
         return body
-
-    def _attempts(self, call: Call) -> AsyncRetrying:
-        return AsyncRetrying(**retry_rules(self._configuration.max_attempts, call.clock))
 
 
 class AsyncReplyStream:
@@ -232,7 +232,7 @@ class AsyncReplyStream:
     async def __aenter__(self) -> Self:
         """Send the request and wait for the first event; until then a failure is retried."""
         try:
-            async for attempt in AsyncRetrying(**retry_rules(self._configuration.max_attempts, self._call.clock)):
+            async for attempt in async_attempts(self._configuration.max_attempts, self._call.clock):
                 with attempt:
                     await self._start()
         except BaseException:  # a cancelled task, too, must not keep the connection

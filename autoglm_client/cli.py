@@ -8,21 +8,22 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from . import __version__
 from ._check import check
 from ._terminal import Terminal
-from .actions import Action, Swipe
+from .actions import Action, DoubleTap, LongPress, Swipe, Tap
 from .client import AutoGLM
-from .defaults import SAMPLING
 from .errors import AutoGLMError, ConfigurationError
 from .events import ActionReady, ReasoningDelta, RepetitionDetected, TextDelta
 from .media import image, image_size
 from .messages import Message, first_turn, system, user
 from .prompts import system_prompt
 from .reply import Reply
+from .wire import SAMPLING
 
 __all__ = ["main"]
 
@@ -116,7 +117,7 @@ def _check(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _client(options: argparse.Namespace) -> Iterator[AutoGLM]:
-    with AutoGLM(options.base_url, model=options.model, timeout=options.timeout, options={**SAMPLING}) as glm:
+    with AutoGLM(options.base_url, model=options.model, timeout=options.timeout, options=SAMPLING) as glm:
         yield glm
 
 
@@ -151,12 +152,12 @@ def _show(glm: AutoGLM, messages: list[Message], screenshot: str | bytes | None)
 
 
 def _in_pixels(action: Action, width: int, height: int) -> str:
-    if isinstance(action, Swipe):
-        return (
-            f"{action.start.at(width, height)} to {action.end.at(width, height)}" if action.start and action.end else ""
-        )
-    element = getattr(action, "element", None)
-    return str(element.at(width, height)) if element else ""
+    match action:
+        case Tap() | LongPress() | DoubleTap():
+            return str(action.at(width, height))
+        case Swipe():
+            return " to ".join(map(str, action.at(width, height)))
+    return ""
 
 
 def _as_json(reply: Reply) -> dict[str, Any]:
@@ -168,7 +169,7 @@ def _as_json(reply: Reply) -> dict[str, Any]:
         "action_error": error.code if error else None,
         "finish_reason": reply.finish_reason,
         "model": reply.model,
-        "usage": reply.usage.model_dump(exclude_none=True) if reply.usage else None,
+        "usage": asdict(reply.usage) if reply.usage else None,
         "seconds": round(reply.timing.total, 3),
     }
 

@@ -8,17 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar, Unpack
-
-import httpx2
-from pydantic import BaseModel, ValidationError
-from tenacity import Retrying
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
 from . import defaults
 from ._concurrency import sync_map, sync_sleep
 from ._exchange import MAX_ERROR_BYTES, Call, Configuration, Guard, Head, read_shape
-from ._retry import retry_rules
-from ._transport import Pool
+from ._pool import Pool
+from ._retry import sync_attempts
 from .errors import (
     AutoGLMError,
     ConfigurationError,
@@ -35,17 +31,23 @@ from .reply import Reply
 from .timeouts import Timeouts
 from .wire import ChatOptions, ModelCard, ModelList, Tokens
 
+if TYPE_CHECKING:
+    import httpx
+    import httpx2
+    from pydantic import BaseModel
+
 __all__ = ["AutoGLM", "ReplyStream"]
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound="BaseModel")
+Shape = TypeVar("Shape")
 
 
 class AutoGLM:
     """A client for AutoGLM-Phone-9B behind any OpenAI-compatible endpoint.
 
-    Arguments win over the variables ``AUTOGLM_BASE_URL``, ``AUTOGLM_API_KEY`` and ``AUTOGLM_MODEL``, these over Open-AutoGLM's
-    ``PHONE_AGENT_*``, these over a vLLM on this machine. ``options`` are defaults for every call. An ``http_client`` of your
-    own, of httpx2 or httpx, is used as it is and stays yours to close.
+    Arguments win over the variables ``AUTOGLM_BASE_URL``, ``AUTOGLM_API_KEY`` and ``AUTOGLM_MODEL``, these over
+    Open-AutoGLM's ``PHONE_AGENT_*``, these over a vLLM on this machine. ``options`` are defaults for every call. An
+    ``http_client`` of your own, of httpx2 or httpx, is used as it is and stays yours to close.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class AutoGLM:
         max_event_bytes: int = defaults.MAX_EVENT_BYTES,
         headers: Mapping[str, str] | None = None,
         options: ChatOptions | None = None,
-        http_client: httpx2.Client | None = None,
+        http_client: httpx2.Client | httpx.Client | None = None,
     ) -> None:
         self._configuration = Configuration(
             base_url=base_url,
@@ -126,7 +128,7 @@ class AutoGLM:
         reply = self.chat(messages, **options)
         try:
             return schema.model_validate_json(reply.text)
-        except ValidationError as error:
+        except ValueError as error:
             cut = " (the answer was cut: raise max_tokens)" if reply.finish_reason == "length" else ""
             failure = InvalidReply(f"the answer is not a {schema.__name__}{cut}: {error}")
             failure.partial = reply
@@ -142,8 +144,8 @@ class AutoGLM:
     ) -> list[Reply | AutoGLMError]:
         """Ask many things, ``concurrency`` at a time; the answers come in the order of the questions.
 
-        An item that fails has its error in the list, the others go on. ``progress=True`` shows a tqdm bar; a function is
-        called with how many are done and how many there are.
+        An item that fails has its error in the list, the others go on. ``progress=True`` shows a tqdm bar; a function
+        is called with how many are done and how many there are.
         """
 
         def ask(messages: Messages) -> Reply | AutoGLMError:
@@ -156,7 +158,7 @@ class AutoGLM:
 
     def models(self) -> list[ModelCard]:
         """The models that the server offers."""
-        return (self._ask_route("GET", f"{self.base_url}/models", ModelList)).data
+        return (self._ask_route("GET", f"{self.base_url}/models", ModelList))["data"]
 
     def tokenize(self, messages: Messages, **extra: Any) -> Tokens:
         """Count the tokens of a prompt exactly, with vLLM's ``/tokenize``; ``return_token_strs=True`` shows them."""
@@ -168,11 +170,12 @@ class AutoGLM:
         for url in self._configuration.health_urls():
             try:
                 self._read_route(self._configuration.request("GET", url))
-                return True
             except NotFound:
                 continue
             except (ConnectionFailed, StatusError):
                 return False
+            else:
+                return True
         return False
 
     def wait_until_ready(self, timeout: float = 600.0, progress: Callable[[float, str], object] | None = None) -> None:
@@ -197,17 +200,14 @@ class AutoGLM:
             sync_sleep(0.5)
         raise clock.error()
 
-    def _ask_route(self, method: str, url: str, shape: type[Model], body: Mapping[str, Any] | None = None) -> Model:
+    def _ask_route(self, method: str, url: str, shape: type[Shape], body: Mapping[str, Any] | None = None) -> Shape:
         return read_shape(shape, self._read_route(self._configuration.request(method, url, body)))
 
     def _read_route(self, call: Call) -> bytes:
-        for attempt in self._attempts(call):
+        for attempt in sync_attempts(self._configuration.max_attempts, call.clock):
             with attempt, _Answer(self._configuration, self._pool, call) as answer:
                 body = answer.read_all()
         return body
-
-    def _attempts(self, call: Call) -> Retrying:
-        return Retrying(**retry_rules(self._configuration.max_attempts, call.clock))
 
 
 class ReplyStream:
@@ -225,7 +225,7 @@ class ReplyStream:
     def __enter__(self) -> Self:
         """Send the request and wait for the first event; until then a failure is retried."""
         try:
-            for attempt in Retrying(**retry_rules(self._configuration.max_attempts, self._call.clock)):
+            for attempt in sync_attempts(self._configuration.max_attempts, self._call.clock):
                 with attempt:
                     self._start()
         except BaseException:  # a cancelled task, too, must not keep the connection

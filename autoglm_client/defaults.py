@@ -15,9 +15,6 @@ MODEL: Final = "autoglm-phone-9b"
 MAX_MODEL_LEN: Final = 25_480
 """Tokens of prompt, images and answer together, as the model's own instructions serve it."""
 
-SAMPLING: Final = {"temperature": 0.0, "top_p": 0.85, "frequency_penalty": 0.2, "max_tokens": 3000}
-"""What Open-AutoGLM's own client sends; pass it as ``**SAMPLING`` to ask in the same way."""
-
 CONNECT_SECONDS: Final = 5.0
 SEND_SECONDS: Final = 30.0
 FIRST_TOKEN_SECONDS: Final = 60.0
@@ -27,7 +24,7 @@ TAIL_SECONDS: Final = 0.5
 """How long to wait, after an answer is complete, for the usage that may follow it."""
 
 KEEPALIVE_SECONDS: Final = 3.0
-"""Below vLLM's own 5 s (``VLLM_HTTP_TIMEOUT_KEEP_ALIVE``), so that a connection is not reused while the server closes it."""
+"""Below the 5 s after which vLLM closes an idle connection, so that none is reused while it is being closed."""
 
 MAX_ATTEMPTS: Final = 3
 MAX_RETRY_AFTER_SECONDS: Final = 60.0
@@ -43,7 +40,7 @@ class Endpoint:
     base_url: str
     model: str
     extensions: bool = False
-    """Takes vLLM's fields (``skip_special_tokens``, ``top_k``, ``structured_outputs``, …); others may refuse unknown fields."""
+    """Takes vLLM's own fields, such as ``skip_special_tokens``; others may refuse unknown fields."""
     stream_usage: bool = True
     """Takes ``stream_options``, without which a stream reports no usage."""
 

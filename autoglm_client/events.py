@@ -85,7 +85,7 @@ class RepetitionDetected:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The answer is complete; ``reason`` is the server's word for why it ended (``stop``, ``length``, ``tool_calls``, …)."""
+    """The answer is complete; ``reason`` is the server's word for why: ``stop``, ``length``, ``tool_calls``."""
 
     reason: str
     choice: int = 0

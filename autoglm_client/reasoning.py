@@ -1,8 +1,8 @@
 """Tell the thinking from the answer, in one pass, however the text is cut.
 
-The same model answers in many shapes: ``<think>…</think><answer>…</answer>``, with tags missing, doubled or stripped, with the
-thinking in a field of its own (``reasoning``, ``reasoning_content``), or with the tags inside that field. All of them are read
-by one small machine with four sections:
+The same model answers in many shapes: ``<think>…</think><answer>…</answer>``, with tags missing, doubled or stripped,
+with the thinking in a field of its own (``reasoning``, ``reasoning_content``), or with the tags inside that field. All
+of them are read by one small machine with four sections:
 
 ======== ============================================== =================
 section  entered by                                     what is in it
@@ -66,8 +66,8 @@ class Split:
 class ReasoningSplitter:
     """The incremental form: feed it any cuts of an answer, then close it.
 
-    Blanks next to a tag belong to the layout and are dropped; elsewhere every character is kept. A tag that is cut in two
-    is held back until the rest of it comes.
+    Blanks next to a tag belong to the layout and are dropped; elsewhere every character is kept. A tag that is cut in
+    two is held back until the rest of it comes.
     """
 
     def __init__(self) -> None:

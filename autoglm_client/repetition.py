@@ -7,6 +7,7 @@ of the pieces are different, in code and in lists of one template at least 35 % 
 from __future__ import annotations
 
 import re
+import zlib
 from collections import Counter
 
 __all__ = ["RepetitionDetector", "is_repetitive"]
@@ -17,6 +18,7 @@ _PIECE = 16
 _FEWEST_PIECES = 300  # a shorter text has said too little to be judged
 
 _LOOP = 0.3
+_PACKED = 0.5
 _SUSPECT = 0.65
 _REPEATED_SENTENCES = 0.15
 
@@ -42,7 +44,7 @@ class RepetitionDetector:
         self._stretch = (self._stretch + "".join(self._pieces))[-_STRETCH:]
         self._pieces.clear()
         self._new = 0
-        return _new_share(_without_noise(self._stretch)) < _LOOP
+        return _packs_small(self._stretch) and _new_share(_without_noise(self._stretch)) < _LOOP
 
 
 def is_repetitive(text: str) -> bool:
@@ -55,6 +57,12 @@ def _goes_round(stretch: str) -> bool:
     stretch = _without_noise(stretch)
     share = _new_share(stretch)
     return share < _LOOP or (share < _SUSPECT and _said_again(stretch) > _REPEATED_SENTENCES)
+
+
+def _packs_small(text: str) -> bool:
+    """A cheap look first: what goes round in circles deflates to less than half, ordinary thinking does not."""
+    data = text.encode("utf-8", "surrogatepass")
+    return len(zlib.compress(data, 1)) < _PACKED * len(data)
 
 
 def _without_noise(text: str) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 
 from .actions import Action, ActionCall, read_action
 from .errors import ActionError, InvalidReply
-from .wire import ToolCallDict, Usage
+from .wire import ToolCallDict, UsageCounts
 
-__all__ = ["Choice", "Reply", "Timing", "ToolCall"]
+__all__ = ["Choice", "Reply", "Timing", "ToolCall", "Usage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,30 @@ class ToolCall:
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens that a call has cost, as the server counts them; what it does not say is 0."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+    """Tokens of the prompt that were in the prefix cache; vLLM says it with ``--enable-prompt-tokens-details``."""
+    reasoning_tokens: int = 0
+    """Tokens of the answer that were thinking; vLLM says it when it has a reasoning parser."""
+
+    @classmethod
+    def of(cls, counts: UsageCounts) -> Usage:
+        """Read the server's count."""
+        return cls(
+            prompt_tokens=counts.get("prompt_tokens") or 0,
+            completion_tokens=counts.get("completion_tokens") or 0,
+            total_tokens=counts.get("total_tokens") or 0,
+            cached_tokens=(counts.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+            reasoning_tokens=(counts.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """Seconds from the start of the call, as the client saw them."""
@@ -62,7 +86,7 @@ class Choice:
     stop_reason: int | str | None = None
     """vLLM: the token id or the string that ended the answer."""
     raw: str = field(default="", compare=False)
-    """The content as the server sent it, tags and all; vLLM's parsers leave other tags in a stream than in a plain answer."""
+    """The content as the server sent it, tags and all; vLLM's parsers leave more of them in a stream."""
     refusal: str | None = None
     logprobs: dict[str, Any] | None = field(default=None, repr=False)
     token_ids: tuple[int, ...] | None = field(default=None, repr=False)
@@ -169,7 +193,7 @@ class Reply:
 
     @property
     def finish_reason(self) -> str | None:
-        """Why the answer ended: ``stop``, ``length``, ``tool_calls``, ``content_filter``, …"""
+        """Why the answer ended, in the server's word: ``stop``, ``length``, ``tool_calls`` or another."""
         return self.first.finish_reason
 
     @property

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter
-from typing_extensions import TypedDict  # pydantic reads typing's own from Python 3.12 on only
+from typing_extensions import TypedDict  # pydantic brings it, and reads typing's own from Python 3.12 on only
 
 from .timeouts import Timeouts
 
 __all__ = [
+    "SAMPLING",
     "ChatOptions",
     "Chunk",
     "ChunkChoice",
-    "Completion",
     "Delta",
     "ModelCard",
+    "ModelList",
+    "Tokens",
     "ToolCallDict",
-    "Usage",
-    "read_chunk",
+    "UsageCounts",
+    "reader",
 ]
 
 Json = dict[str, Any]
+Shape = TypeVar("Shape")
 
 
 class ChatOptions(TypedDict, total=False):
     """Everything a call can be given; what is not given is not sent.
 
-    The first group is OpenAI's, the second vLLM's (checked on 0.32; hosted endpoints may refuse these), the third is for
-    this client alone.
+    The first group is OpenAI's, the second vLLM's (checked on 0.32; hosted endpoints may refuse these), the third is
+    for this client alone.
     """
 
     model: str
@@ -87,52 +91,32 @@ class ChatOptions(TypedDict, total=False):
     """Fields that have no name here; they win over the others."""
 
 
+SAMPLING: ChatOptions = {"temperature": 0.0, "top_p": 0.85, "frequency_penalty": 0.2, "max_tokens": 3000}
+"""What Open-AutoGLM's own client sends; ``**SAMPLING``, or ``options=SAMPLING`` for a client, asks in the same way."""
+
 CLIENT_OPTIONS = frozenset({"thinking", "stop_on_repetition", "timeout", "deadline", "extra_headers", "extra_body"})
 
 
-class _Shape(BaseModel):
-    """Servers add fields with every release: those that are not named here are ignored."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
-
-
-def _zero_for_null(value: object) -> object:
-    return 0 if value is None else value
-
-
-Count = Annotated[int, BeforeValidator(_zero_for_null)]
-
-
-class PromptTokensDetails(_Shape):
+class PromptTokensDetails(TypedDict, total=False):
     """Where the tokens of the prompt came from."""
 
-    cached_tokens: Count = 0
+    cached_tokens: int | None
 
 
-class CompletionTokensDetails(_Shape):
+class CompletionTokensDetails(TypedDict, total=False):
     """What the tokens of the answer were spent on."""
 
-    reasoning_tokens: Count = 0
+    reasoning_tokens: int | None
 
 
-class Usage(_Shape):
-    """Tokens that a call has cost, as the server counts them."""
+class UsageCounts(TypedDict, total=False):
+    """The server's count of tokens."""
 
-    prompt_tokens: Count = 0
-    completion_tokens: Count = 0
-    total_tokens: Count = 0
-    prompt_tokens_details: PromptTokensDetails | None = None
-    completion_tokens_details: CompletionTokensDetails | None = None
-
-    @property
-    def cached_tokens(self) -> int:
-        """Tokens of the prompt that were in the prefix cache; vLLM says it with ``--enable-prompt-tokens-details``."""
-        return self.prompt_tokens_details.cached_tokens if self.prompt_tokens_details else 0
-
-    @property
-    def reasoning_tokens(self) -> int:
-        """Tokens of the answer that were thinking; vLLM says it when it has a reasoning parser."""
-        return self.completion_tokens_details.reasoning_tokens if self.completion_tokens_details else 0
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    total_tokens: int | None
+    prompt_tokens_details: PromptTokensDetails | None
+    completion_tokens_details: CompletionTokensDetails | None
 
 
 class FunctionPart(TypedDict, total=False):
@@ -173,7 +157,7 @@ class ChunkChoice(TypedDict, total=False):
 
 
 class Chunk(TypedDict, total=False):
-    """A chat completion, or one event of a streamed one, or an error in its place: in ``error``, older servers at the top.
+    """A chat completion, or one event of a stream, or an error in its place: in ``error``, or at the top as of old.
 
     Dictionaries, because a stream has thousands of these: reading one takes a third of the time that instances do.
     """
@@ -184,38 +168,17 @@ class Chunk(TypedDict, total=False):
     created: int | None
     system_fingerprint: str | None
     choices: list[ChunkChoice] | None
-    usage: Usage | None
+    usage: UsageCounts | None
     error: Any
     message: Any
     type: Any
     code: Any
 
 
-read_chunk: Callable[[str | bytes], Chunk] = TypeAdapter(Chunk).validator.validate_json
-
-
-class ModelCard(_Shape):
-    """A model that the server offers."""
-
-    id: str
-    max_model_len: int | None = None
-    owned_by: str | None = None
-    root: str | None = None
-
-
-class ModelList(_Shape):
+class ModelList(TypedDict):
     """The answer of ``/models``."""
 
     data: list[ModelCard]
-
-
-class Tokens(_Shape):
-    """The answer of vLLM's ``/tokenize``."""
-
-    count: int
-    max_model_len: int | None = None
-    tokens: list[int] = []
-    token_strs: list[str] | None = None
 
 
 class ToolCallDict(TypedDict):
@@ -224,3 +187,37 @@ class ToolCallDict(TypedDict):
     id: str
     type: Literal["function"]
     function: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """A model that the server offers."""
+
+    id: str
+    max_model_len: int | None = None
+    """Tokens of prompt and answer together; vLLM says it."""
+    owned_by: str | None = None
+    root: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """The answer of vLLM's ``/tokenize``."""
+
+    count: int
+    max_model_len: int | None = None
+    tokens: list[int] = field(default_factory=list)
+    token_strs: list[str] | None = None
+
+
+@cache
+def reader(shape: type[Shape]) -> Callable[[str | bytes], Shape]:
+    """The function that decodes JSON of this shape and checks it; raises ``ValueError``.
+
+    Servers add fields with every release: those that are not named here are ignored. pydantic is imported at the first
+    call, because that takes longer than importing all of this package.
+    """
+    from pydantic import TypeAdapter
+
+    read: Callable[[str | bytes], Shape] = TypeAdapter(shape).validator.validate_json
+    return read

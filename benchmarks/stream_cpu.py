@@ -1,8 +1,8 @@
 """CPU time per streamed chunk: this client against openai-python, in turn, in one run.
 
-``python -m benchmarks.stream_cpu [--chunks N] [--rounds N]`` starts a raw server in a process of its own, which writes a recorded
-shape of stream as fast as it is read, one event per HTTP chunk. What is printed is CPU time of this process, so the server
-and other programs do not count; quote the ratios, not the microseconds.
+``python -m benchmarks.stream_cpu [--chunks N] [--rounds N]`` starts a raw server in a process of its own, which writes
+a stream of vLLM's shape as fast as it is read, one event per HTTP chunk. What is printed is CPU time of this process:
+the server and other programs do not count. Quote the ratios, not the microseconds.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ RULES = [
     (r"\bAsyncGenerator\b", "Generator"),
     (r"\bStopAsyncIteration\b", "StopIteration"),
     (r"\b(_?)Async(?=[A-Z])", r"\1"),
-    (r"\basync_(map|sleep)\b", r"sync_\1"),
+    (r"\basync_(attempts|map|sleep)\b", r"sync_\1"),
     (r"\basync (def|with|for)\b", r"\1"),
     (r"\bawait ", ""),
     (r"\banext\(", "next("),

@@ -27,7 +27,9 @@ from autoglm_client.errors import (
 
 from .wire_samples import SAMPLES
 
-CLASSES = [value for name in errors.__all__ if isinstance(value := getattr(errors, name), type)]
+CLASSES: list[type[AutoGLMError]] = [
+    value for name in errors.__all__ if isinstance(value := getattr(errors, name), type)
+]
 
 
 def test_every_class_has_a_category_of_its_own() -> None:

@@ -1,6 +1,6 @@
 """Requests and answers recorded from a real vLLM 0.32, with a tiny model of the real architecture.
 
-``plain.*``: no parser on the server; ``parser.*``: reasoning and tool parsers on; ``*.stream``: the same request, streamed.
+``plain.*``: no parser on the server; ``parser.*``: with its parsers; ``*.stream``: the same request, streamed.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""LangChain: the place of its chat model, which is not written yet."""

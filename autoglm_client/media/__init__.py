@@ -1,4 +1,4 @@
-"""Pictures, sound and film as parts of a message: ``header`` looks, ``source`` reads, ``scaling`` alone needs Pillow."""
+"""Pictures, sound and film as parts of a message: ``source`` reads, ``header`` looks, ``scaling`` needs Pillow."""
 
 from .parts import (
     MAX_CLIP_BYTES,

@@ -51,7 +51,7 @@ def mime(kind: PictureFormat) -> str:
     return f"image/{kind.lower()}"
 
 
-class _Unusable(Exception):  # noqa: N818 - never leaves this file
+class _Unusable(Exception):
     """Why the bytes cannot be sent."""
 
 

@@ -9,7 +9,7 @@ __all__ = ["Refusal", "invalid_field"]
 _TYPES = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerError", 501: "NotImplementedError"}
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not a fault of this program
+class Refusal(Exception):
     """A request that vLLM would answer with ``status`` and an error body."""
 
     def __init__(

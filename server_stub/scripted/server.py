@@ -1,4 +1,4 @@
-"""A server that speaks vLLM's HTTP without a model: it answers by the rules in `_script`, and starts at once."""
+"""A server that speaks vLLM's HTTP without a model: it answers by the rules in `rules`, and starts at once."""
 
 from __future__ import annotations
 

@@ -1,0 +1,90 @@
+"""The connections of a client, made when its first call needs them.
+
+httpx2 and asyncio are imported then, too: they would be most of the time that importing this package takes.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING, cast
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    import httpx
+    import httpx2
+
+__all__ = ["AsyncPool", "Pool"]
+
+
+class AsyncPool:
+    """The connections of an async client: one httpx2 client for each event loop, as sockets belong to their loop."""
+
+    def __init__(self, base_url: str, own: httpx2.AsyncClient | httpx.AsyncClient | None) -> None:
+        self._base_url = base_url
+        self._own = cast("httpx2.AsyncClient | None", own)  # the two have the same methods
+        self._clients: WeakKeyDictionary[AbstractEventLoop, httpx2.AsyncClient] = WeakKeyDictionary()
+
+    def client(self) -> httpx2.AsyncClient:
+        """The user's own client, or the one of the running loop."""
+        if self._own is not None:
+            return self._own
+        loop = _running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            client = self._clients[loop] = _new_async_client(self._base_url)
+        return client
+
+    async def close(self) -> None:
+        """Close the connections of this loop; a client that the user brought stays open."""
+        client = self._clients.pop(_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+
+class Pool:
+    """The connections of a sync client, made when the first call needs them."""
+
+    def __init__(self, base_url: str, own: httpx2.Client | httpx.Client | None) -> None:
+        self._base_url = base_url
+        self._own = cast("httpx2.Client | None", own)
+        self._client: httpx2.Client | None = None
+        self._lock = Lock()
+
+    def client(self) -> httpx2.Client:
+        """The user's own client, or ours."""
+        if self._own is not None:
+            return self._own
+        with self._lock:
+            if self._client is None:
+                self._client = _new_client(self._base_url)
+            return self._client
+
+    def close(self) -> None:
+        """Close the connections; a client that the user brought stays open."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+
+def _running_loop() -> AbstractEventLoop:
+    from asyncio import get_running_loop
+
+    return get_running_loop()
+
+
+def _new_async_client(base_url: str) -> httpx2.AsyncClient:
+    import httpx2
+
+    from ._transport import AsyncTransport
+
+    return httpx2.AsyncClient(transport=AsyncTransport(base_url), timeout=None)
+
+
+def _new_client(base_url: str) -> httpx2.Client:
+    import httpx2
+
+    from ._transport import Transport
+
+    return httpx2.Client(transport=Transport(base_url), timeout=None)
