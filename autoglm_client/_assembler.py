@@ -55,14 +55,10 @@ class Assembler:
         self.events: deque[Event] = deque()
         self.started = False
         """Whether anything of the answer has arrived; the role alone is nothing."""
+        self.complete = False
+        """Whether every answer that was asked for has a ``finish_reason``."""
         self.chunks = 0
         """How many chunks have come; a keep-alive is none."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether every answer that was asked for has a ``finish_reason``."""
-        finished = sum(choice.finish_reason is not None for choice in self._choices.values())
-        return finished >= self._n and finished == len(self._choices)
 
     @property
     def stopped(self) -> bool:
@@ -127,6 +123,12 @@ class Assembler:
                 self._choices[index] = builder
             builder.add(choice)
             self.started = self.started or builder.started
+            if builder.finish_reason is not None:
+                self.complete = self._all_finished()
+
+    def _all_finished(self) -> bool:
+        finished = sum(choice.finish_reason is not None for choice in self._choices.values())
+        return finished >= self._n and finished == len(self._choices)
 
 
 def _decode(text: bytes | str) -> Chunk:

@@ -212,9 +212,12 @@ class AsyncAutoGLM:
     async def _read_route(self, call: Call) -> bytes:
         async for attempt in async_attempts(self._configuration.max_attempts, call.clock):
             with attempt:
-                async with _AsyncAnswer(self._configuration, self._pool, call) as answer:
-                    body = await answer.read_all()
+                body = await self._read_once(call)
         return body
+
+    async def _read_once(self, call: Call) -> bytes:
+        async with _AsyncAnswer(self._configuration, self._pool, call) as answer:
+            return await answer.read_all()
 
 
 class AsyncReplyStream:
@@ -246,6 +249,10 @@ class AsyncReplyStream:
         await self.close()
 
     def __aiter__(self) -> Self:
+        if not self._call.attempts:
+            raise ConfigurationError(
+                "a stream is opened by its block: `with glm.stream(...) as stream:`, with `async` if it is"
+            )
         return self
 
     async def __anext__(self) -> Event:
@@ -319,6 +326,7 @@ class _AsyncAnswer:
         self._configuration = configuration
         self._pool = pool
         self._call = call
+        self._guard = Guard(call)
         self._response: httpx2.Response | None = None
 
     async def __aenter__(self) -> Self:
@@ -338,7 +346,7 @@ class _AsyncAnswer:
         """Send the request and read the head of the answer; raises what a status other than 200 means."""
         call = self._call
         call.begin_attempt()
-        with Guard(call):
+        with self._guard:
             client = self._pool.client()
             if client.is_closed:
                 raise ConfigurationError("http_client is closed: it must stay open as long as it is used")
@@ -353,14 +361,15 @@ class _AsyncAnswer:
 
     async def read(self) -> bytes | None:
         """The next piece of the body, ``None`` after the last."""
-        with Guard(self._call):
+        with self._guard:
             return await anext(self._chunks, None)
 
     async def read_on(self) -> bool:
         """Hand the next piece of the body to the call; false after the last."""
-        with Guard(self._call):
-            data = await anext(self._chunks, None)
-            if data is None:
+        with self._guard:
+            try:
+                data = await self._chunks.__anext__()
+            except StopAsyncIteration:
                 self._call.end()
                 return False
             self._call.take(data)
@@ -377,7 +386,7 @@ class _AsyncAnswer:
         """Give the connection back, or close it when the body was not read to its end."""
         response, self._response = self._response, None
         if response is not None:
-            with Guard(self._call):
+            with Guard(self._call):  # its own: another thread may be closing while one reads
                 await response.aclose()
                 with suppress(
                     RuntimeError, ValueError
@@ -391,5 +400,5 @@ class _AsyncAnswer:
             body = b""  # the status says enough
         finally:
             await self.close()
-        with Guard(self._call):
+        with self._guard:
             raise self._configuration.failure(self.head, body)

@@ -205,9 +205,13 @@ class AutoGLM:
 
     def _read_route(self, call: Call) -> bytes:
         for attempt in sync_attempts(self._configuration.max_attempts, call.clock):
-            with attempt, _Answer(self._configuration, self._pool, call) as answer:
-                body = answer.read_all()
+            with attempt:
+                body = self._read_once(call)
         return body
+
+    def _read_once(self, call: Call) -> bytes:
+        with _Answer(self._configuration, self._pool, call) as answer:
+            return answer.read_all()
 
 
 class ReplyStream:
@@ -239,6 +243,10 @@ class ReplyStream:
         self.close()
 
     def __iter__(self) -> Self:
+        if not self._call.attempts:
+            raise ConfigurationError(
+                "a stream is opened by its block: `with glm.stream(...) as stream:`, with `async` if it is"
+            )
         return self
 
     def __next__(self) -> Event:
@@ -312,6 +320,7 @@ class _Answer:
         self._configuration = configuration
         self._pool = pool
         self._call = call
+        self._guard = Guard(call)
         self._response: httpx2.Response | None = None
 
     def __enter__(self) -> Self:
@@ -331,7 +340,7 @@ class _Answer:
         """Send the request and read the head of the answer; raises what a status other than 200 means."""
         call = self._call
         call.begin_attempt()
-        with Guard(call):
+        with self._guard:
             client = self._pool.client()
             if client.is_closed:
                 raise ConfigurationError("http_client is closed: it must stay open as long as it is used")
@@ -346,14 +355,15 @@ class _Answer:
 
     def read(self) -> bytes | None:
         """The next piece of the body, ``None`` after the last."""
-        with Guard(self._call):
+        with self._guard:
             return next(self._chunks, None)
 
     def read_on(self) -> bool:
         """Hand the next piece of the body to the call; false after the last."""
-        with Guard(self._call):
-            data = next(self._chunks, None)
-            if data is None:
+        with self._guard:
+            try:
+                data = self._chunks.__next__()
+            except StopIteration:
                 self._call.end()
                 return False
             self._call.take(data)
@@ -370,7 +380,7 @@ class _Answer:
         """Give the connection back, or close it when the body was not read to its end."""
         response, self._response = self._response, None
         if response is not None:
-            with Guard(self._call):
+            with Guard(self._call):  # its own: another thread may be closing while one reads
                 response.close()
                 with suppress(
                     RuntimeError, ValueError
@@ -384,5 +394,5 @@ class _Answer:
             body = b""  # the status says enough
         finally:
             self.close()
-        with Guard(self._call):
+        with self._guard:
             raise self._configuration.failure(self.head, body)

@@ -18,7 +18,7 @@ _PIECE = 16
 _FEWEST_PIECES = 300  # a shorter text has said too little to be judged
 
 _LOOP = 0.3
-_PACKED = 0.5
+_PACKED = 0.36
 _SUSPECT = 0.65
 _REPEATED_SENTENCES = 0.15
 
@@ -60,7 +60,7 @@ def _goes_round(stretch: str) -> bool:
 
 
 def _packs_small(text: str) -> bool:
-    """A cheap look first: what goes round in circles deflates to less than half, ordinary thinking does not."""
+    """A cheap look first: even a loop of 230 random characters deflates to 0.28 of its size, prose to 0.45 and more."""
     data = text.encode("utf-8", "surrogatepass")
     return len(zlib.compress(data, 1)) < _PACKED * len(data)
 

@@ -12,6 +12,7 @@ import asyncio
 import gc
 import json
 import multiprocessing
+import random
 import socket
 import statistics
 import threading
@@ -23,6 +24,9 @@ import openai
 
 from autoglm_client import AsyncAutoGLM, AutoGLM
 
+WORDS = (
+    "the user wants to open a page that shows what is on this screen so first tap close and look for it then".split()
+)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
@@ -42,7 +46,8 @@ def event(delta: dict[str, str] | None, finish: str | None = None) -> bytes:
 
 def stream(chunks: int) -> list[bytes]:
     """Thinking, then an action."""
-    words = [event({"content": "<think>"}), *(event({"content": f" word{n % 977}"}) for n in range(chunks))]
+    chance = random.Random(1)  # the same words each time, and no loop that a client might notice
+    words = [event({"content": "<think>"}), *(event({"content": f" {chance.choice(WORDS)}"}) for _ in range(chunks))]
     done = b"data: [DONE]\n\n"
     end = event({}, "stop") + f"{len(done):x}\r\n".encode() + done + b"\r\n0\r\n\r\n"
     return [*words, event({"content": '</think><answer>do(action="Back")'}), end]

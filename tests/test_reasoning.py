@@ -5,8 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from autoglm_client.reasoning import Piece, ReasoningSplitter, Split, split_reasoning
 
