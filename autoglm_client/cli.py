@@ -12,11 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from . import __version__
 from ._check import check
 from ._terminal import Terminal
 from .actions import Action, DoubleTap, LongPress, Swipe, Tap
 from .client import AutoGLM
+from .defaults import __version__
 from .errors import AutoGLMError, ConfigurationError
 from .events import ActionReady, ReasoningDelta, RepetitionDetected, TextDelta
 from .media import image, image_size
