@@ -27,24 +27,22 @@ __all__ = ["AsyncTransport", "Transport"]
 _LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=defaults.KEEPALIVE_SECONDS)
 
 
-def _connect_limit(timeout: float | None) -> float | None:
+def _connect_limit() -> float | None:
     clock = running_clock.get()
-    return clock.within(clock.timeouts.connect) if clock else timeout
+    return clock.within(clock.timeouts.connect)
 
 
-def _write_limit(timeout: float | None) -> float | None:
+def _write_limit() -> float | None:
     clock = running_clock.get()
-    return clock.within(clock.timeouts.send) if clock else timeout
+    return clock.within(clock.timeouts.send)
 
 
-def _read_limit(timeout: float | None) -> float | None:
-    clock = running_clock.get()
-    return clock.for_next_event() if clock else timeout
+def _read_limit() -> float | None:
+    return running_clock.get().for_next_event()
 
 
 def _sent() -> None:
-    if clock := running_clock.get():
-        clock.expect("first_token")
+    running_clock.get().expect("first_token")
 
 
 class _AsyncStream(httpcore2.AsyncNetworkStream):
@@ -52,10 +50,10 @@ class _AsyncStream(httpcore2.AsyncNetworkStream):
         self._stream = stream
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return await self._stream.read(max_bytes, _read_limit(timeout))
+        return await self._stream.read(max_bytes, _read_limit())
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._stream.write(buffer, _write_limit(timeout))
+        await self._stream.write(buffer, _write_limit())
         _sent()
 
     async def aclose(self) -> None:
@@ -64,7 +62,7 @@ class _AsyncStream(httpcore2.AsyncNetworkStream):
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.AsyncNetworkStream:
-        return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, _connect_limit(timeout)))
+        return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, _connect_limit()))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
@@ -82,11 +80,8 @@ class _AsyncBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        limit = _connect_limit(timeout)
+        limit = _connect_limit()
         return _AsyncStream(await self._backend.connect_tcp(host, port, limit, local_address, socket_options))
-
-    async def sleep(self, seconds: float) -> None:
-        await self._backend.sleep(seconds)
 
 
 class _Stream(httpcore2.NetworkStream):
@@ -94,10 +89,10 @@ class _Stream(httpcore2.NetworkStream):
         self._stream = stream
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _read_limit(timeout))
+        return self._stream.read(max_bytes, _read_limit())
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, _write_limit(timeout))
+        self._stream.write(buffer, _write_limit())
         _sent()
 
     def close(self) -> None:
@@ -108,7 +103,7 @@ class _Stream(httpcore2.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, _connect_limit(timeout)))
+        return _Stream(self._stream.start_tls(ssl_context, server_hostname, _connect_limit()))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
@@ -126,10 +121,7 @@ class _Backend(httpcore2.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
-        return _Stream(self._backend.connect_tcp(host, port, _connect_limit(timeout), local_address, socket_options))
-
-    def sleep(self, seconds: float) -> None:
-        self._backend.sleep(seconds)
+        return _Stream(self._backend.connect_tcp(host, port, _connect_limit(), local_address, socket_options))
 
 
 class AsyncTransport(httpx2.AsyncHTTPTransport):

@@ -109,7 +109,7 @@ class CallClock:
         return RequestTimedOut(_EXPLANATIONS[clock].format(getattr(self.timeouts, clock)), clock=clock)
 
 
-running_clock: ContextVar[CallClock | None] = ContextVar("running_clock", default=None)
+running_clock: ContextVar[CallClock] = ContextVar("running_clock")
 """The clocks of the call that this thread or task is in the middle of; the transports look here."""
 
 _EXPLANATIONS: dict[Clock, str] = {

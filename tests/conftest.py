@@ -42,6 +42,7 @@ class _Blocking:
         self._runner.run(self._target.__aexit__(*error))
 
     def __iter__(self) -> Iterator[Any]:
+        self._target.__aiter__()
         return self
 
     def __next__(self) -> Any:

@@ -63,15 +63,17 @@ class RawServer:
 
 
 @contextmanager
-def raw_server(*scripts: Sequence[Step]) -> Iterator[RawServer]:
-    """Serve each connection by the next script; the last one serves all that follow."""
+def raw_server(
+    *scripts: Sequence[Step], wrap: Callable[[socket.socket], socket.socket] | None = None
+) -> Iterator[RawServer]:
+    """Serve each connection by the next script, the last one all that follow; ``wrap`` may put TLS around it."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = RawServer(url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
     over = threading.Event()
 
-    def serve(connection: socket.socket, script: Sequence[Step]) -> None:
-        with connection:
-            try:
+    def serve(accepted: socket.socket, script: Sequence[Step]) -> None:
+        try:
+            with wrap(accepted) if wrap else accepted as connection:
                 server.requests.append(_read_request(connection))
                 for step in script:
                     if isinstance(step, bytes):
@@ -80,8 +82,8 @@ def raw_server(*scripts: Sequence[Step]) -> Iterator[RawServer]:
                         step(connection)
                     else:
                         _wait(connection, step, over)
-            except OSError:
-                server.hung_up.set()
+        except OSError:
+            server.hung_up.set()
 
     def accept() -> None:
         number = 0

@@ -348,6 +348,7 @@ def test_a_reply_speaks_for_its_first_answer() -> None:
     reply = read(content("<think>why</think>hello"))[0]
     assert str(reply) == reply.text == "hello"
     assert reply.raw == "<think>why</think>hello"
+    assert read(content('do(action="Back")'))[0].expect_action() == Back()
     assert Reply(choices=()).text == ""
     assert not Reply(choices=()).complete
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pickle
+import socket
+import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +20,7 @@ from pydantic import BaseModel
 
 from autoglm_client import (
     ActionReady,
+    AsyncAutoGLM,
     AuthenticationFailed,
     AutoGLM,
     AutoGLMError,
@@ -42,6 +47,7 @@ from server_stub import ScriptedServer
 
 from .conftest import ClientFactory
 from .raw_server import DONE, HEAD, Step, delta, event, finish, plain, raw_server, reset
+from .wire_samples import DATA
 
 ANSWER = plain(b'{"choices":[{"index":0,"message":{"content":"hello"},"finish_reason":"stop"}]}')
 
@@ -202,6 +208,12 @@ def test_map_keeps_order_and_errors(glm: Any) -> None:
 def test_map_with_a_bar(glm: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(glm.map(["Open A"] * 3, progress=True)) == 3
     assert "3/3" in capsys.readouterr().err
+
+
+def test_a_bar_needs_tqdm(glm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with pytest.raises(ConfigurationError, match="pip install"):
+        glm.map(["Open A"], progress=True)
 
 
 def test_map_refuses_nonsense(glm: Any) -> None:
@@ -367,7 +379,14 @@ def test_a_wait_that_is_too_long_is_refused(make_client: ClientFactory) -> None:
         assert time.monotonic() - started < 1
 
 
+def flood(connection: socket.socket) -> None:
+    """Pings without a pause: there is always something to read."""
+    while True:
+        connection.sendall(b": ping\n\n" * 1000)
+
+
 CLOCKS = {
+    "first token, in a flood of pings": ([flood], {"first_token": 0.3}, RequestTimedOut, "first_token"),
     "first token": ([10.0], {"first_token": 0.2}, RequestTimedOut, "first_token"),
     "first token, with pings": ([b": ping\n\n", 0.1] * 20, {"first_token": 0.3}, RequestTimedOut, "first_token"),
     "between tokens": ([delta("a"), 10.0], {"between_tokens": 0.2}, RequestTimedOut, "between_tokens"),
@@ -444,6 +463,92 @@ def test_a_client_of_ones_own(server: ScriptedServer) -> None:
             AutoGLM("http://127.0.0.1:9/v1", http_client=own, max_attempts=1).chat("x")
 
 
+def test_an_async_client_of_ones_own(server: ScriptedServer) -> None:
+    async def ask() -> None:
+        owns: list[httpx2.AsyncClient | httpx.AsyncClient] = [httpx2.AsyncClient(), httpx.AsyncClient()]
+        for own in owns:
+            async with own, AsyncAutoGLM(server.base_url, http_client=own) as glm:
+                assert (await glm.chat("Open A")).action == Launch("A")
+            with pytest.raises(ConfigurationError, match="http_client is closed"):
+                await glm.chat("Open A")
+
+    asyncio.run(ask())
+
+
+def test_several_event_loops(server: ScriptedServer) -> None:
+    glm = AsyncAutoGLM(server.base_url)
+
+    async def ask() -> None:
+        assert (await glm.chat("Open A")).action == Launch("A")
+
+    async def ask_and_close() -> None:
+        await ask()
+        await glm.close()
+
+    asyncio.run(ask_and_close())
+    asyncio.run(ask_and_close())
+    asyncio.run(ask_and_close())
+
+
+def test_a_cancelled_task_hangs_up() -> None:
+    async def cancel(script: list[Step], *, after: float) -> bool:
+        with raw_server(script) as server:
+            async with AsyncAutoGLM(server.url) as glm:
+                task = asyncio.create_task(glm.chat("x"))
+                await asyncio.sleep(after)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                return await asyncio.to_thread(server.hung_up.wait, 2)
+
+    assert asyncio.run(cancel([20.0], after=0.2))
+    assert asyncio.run(cancel([HEAD, delta("a"), 20.0], after=0.2))
+
+
+def test_close_from_another_thread() -> None:
+    with raw_server([HEAD, delta("a"), 20.0]) as server, AutoGLM(server.url) as glm, glm.stream("x") as stream:
+        next(stream)
+        threading.Timer(0.2, stream.close).start()
+        started = time.monotonic()
+        with pytest.raises(StreamInterrupted):
+            stream.finish()
+        assert time.monotonic() - started < 5
+        assert server.hung_up.wait(2)
+
+
+def test_a_stream_is_opened_by_its_block(glm: Any) -> None:
+    with pytest.raises(ConfigurationError, match="opened by its block"):
+        list(glm.stream("x"))
+
+
+def test_reprs() -> None:
+    for glm in (AutoGLM("http://h/v1", api_key="sk-secret"), AsyncAutoGLM("http://h/v1", api_key="sk-secret")):
+        assert repr(glm) == f"{type(glm).__name__}('http://h/v1', model='autoglm-phone-9b')"
+        assert repr(glm.stream("x")).endswith("ReplyStream of http://h/v1/chat/completions>")
+
+
+def test_an_answer_above_the_limit(make_client: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoglm_client.defaults.MAX_BODY_BYTES", 10_000)
+    with raw_server([plain(b" " * 50_000)]) as server, pytest.raises(InvalidReply, match="larger than 10000 bytes"):
+        make_client(server.url).chat("x")
+
+
+def test_tls(make_client: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = str(DATA / "localhost.pem")
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_side.load_cert_chain(certificate)
+
+    def tls_server() -> Any:
+        return raw_server([ANSWER], wrap=lambda connection: server_side.wrap_socket(connection, server_side=True))
+
+    with tls_server() as server, pytest.raises(ConnectionFailed, match=r"(?i)certificate"):
+        make_client(server.url.replace("http:", "https:"), max_attempts=1).chat("x")
+    trusting = ssl.create_default_context(cafile=certificate)
+    monkeypatch.setattr("autoglm_client._transport._tls_context", lambda: trusting)
+    with tls_server() as server:
+        assert make_client(server.url.replace("http:", "https:")).chat("x").text == "hello"
+
+
 def test_a_client_of_ones_own_that_times_out() -> None:
     with raw_server([10.0]) as server:
         for own in (httpx2.Client(), httpx.Client()):
@@ -485,8 +590,9 @@ def test_a_closed_client_opens_again(glm: Any) -> None:
 
 
 def test_a_client_is_not_pickled() -> None:
-    with pytest.raises(TypeError, match="cannot be pickled"):
-        pickle.dumps(AutoGLM("http://h/v1", api_key="sk-secret"))
+    for glm in (AutoGLM("http://h/v1", api_key="sk-secret"), AsyncAutoGLM("http://h/v1", api_key="sk-secret")):
+        with pytest.raises(TypeError, match="cannot be pickled"):
+            pickle.dumps(glm)
 
 
 def test_the_recorded_request_is_json(server: ScriptedServer, glm: Any) -> None:
