@@ -208,7 +208,7 @@ def test_an_interrupt() -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)
         assert (process.returncode, err) == (130, "")
-        assert server.hung_up.wait(2)
+        assert server.hung_up.wait(8)
 
 
 def test_colors_are_for_terminals(server: ScriptedServer) -> None:

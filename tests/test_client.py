@@ -49,6 +49,7 @@ from .conftest import ClientFactory
 from .raw_server import DONE, HEAD, Step, delta, event, finish, plain, raw_server, reset
 from .wire_samples import DATA
 
+SOON = 8.0  # seconds: on a busy machine anything can take a while, but a script waits 10 at least
 ANSWER = plain(b'{"choices":[{"index":0,"message":{"content":"hello"},"finish_reason":"stop"}]}')
 
 
@@ -145,7 +146,7 @@ def test_leaving_early_ends_the_generation(make_client: ClientFactory, stream: b
         else:
             with pytest.raises(DeadlineExceeded):
                 glm.chat("x", timeout=0.2)
-        assert server.hung_up.wait(2)
+        assert server.hung_up.wait(SOON)
 
 
 def test_parse(glm: Any, server: ScriptedServer) -> None:
@@ -299,7 +300,7 @@ def test_a_complete_answer_is_never_spoiled(make_client: ClientFactory, end: lis
         with glm.stream("x") as stream:
             assert [type(event) for event in stream] == [TextDelta, Finished]
         assert (stream.reply.text, stream.reply.finish_reason) == ("hello", "stop")
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < SOON
 
 
 def test_a_stream_that_nobody_asked_for_and_the_other_way_round(make_client: ClientFactory) -> None:
@@ -376,7 +377,7 @@ def test_a_wait_that_is_too_long_is_refused(make_client: ClientFactory) -> None:
             make_client(server.url).chat("x")
         assert caught.value.retry_after == 3600
         assert caught.value.attempts == 1
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < SOON
 
 
 def flood(connection: socket.socket) -> None:
@@ -388,11 +389,16 @@ def flood(connection: socket.socket) -> None:
 CLOCKS = {
     "first token, in a flood of pings": ([flood], {"first_token": 0.3}, RequestTimedOut, "first_token"),
     "first token": ([10.0], {"first_token": 0.2}, RequestTimedOut, "first_token"),
-    "first token, with pings": ([b": ping\n\n", 0.1] * 20, {"first_token": 0.3}, RequestTimedOut, "first_token"),
+    "first token, with pings": ([b": ping\n\n", 0.1] * 200, {"first_token": 0.3}, RequestTimedOut, "first_token"),
     "between tokens": ([delta("a"), 10.0], {"between_tokens": 0.2}, RequestTimedOut, "between_tokens"),
-    "between, with pings": ([delta("a"), *([b": ping\n\n", 0.1] * 20)], {"between_tokens": 0.3}, RequestTimedOut, None),
-    "a half event": ([delta("a"), *([b"data", 0.1] * 20)], {"between_tokens": 0.3}, RequestTimedOut, "between_tokens"),
-    "total": ([delta("a"), 0.1] * 20, {"total": 0.5}, DeadlineExceeded, None),
+    "between, with pings": (
+        [delta("a"), *([b": ping\n\n", 0.1] * 200)],
+        {"between_tokens": 0.3},
+        RequestTimedOut,
+        None,
+    ),
+    "a half event": ([delta("a"), *([b"data", 0.1] * 200)], {"between_tokens": 0.3}, RequestTimedOut, "between_tokens"),
+    "total": ([delta("a"), 0.1] * 200, {"total": 0.5}, DeadlineExceeded, None),
 }
 
 
@@ -402,18 +408,18 @@ def test_the_clocks(make_client: ClientFactory, script: list[Any], clocks: Any, 
         started = time.monotonic()
         with pytest.raises(kind) as caught, glm.stream("x", timeout=Timeouts(**clocks)) as stream:
             stream.finish()
-        assert 0.15 < time.monotonic() - started < 1.5
+        assert 0.15 < time.monotonic() - started < SOON
         assert clock is None or caught.value.clock == clock
-        assert server.hung_up.wait(2)
+        assert server.hung_up.wait(SOON)
 
 
 def test_a_slow_head_is_not_a_reason_to_wait_for_ever(make_client: ClientFactory) -> None:
-    drip: list[Any] = [HEAD[:20], *[b"X", 0.1] * 30]
+    drip: list[Any] = [HEAD[:20], *[b"X", 0.1] * 200]
     with raw_server(drip) as server, make_client(server.url, max_attempts=1) as glm:
         started = time.monotonic()
         with pytest.raises((DeadlineExceeded, RequestTimedOut)):
             glm.chat("x", timeout=0.4)
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < SOON
 
 
 def test_a_deadline_handed_down(make_client: ClientFactory) -> None:
@@ -421,7 +427,7 @@ def test_a_deadline_handed_down(make_client: ClientFactory) -> None:
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             glm.chat("x", deadline=started + 0.3)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < SOON
 
 
 def test_a_repetition_ends_the_stream_if_asked(make_client: ClientFactory) -> None:
@@ -433,7 +439,7 @@ def test_a_repetition_ends_the_stream_if_asked(make_client: ClientFactory) -> No
         assert kinds[-1] == "Finished"
         assert stream.reply.finish_reason == "repetition"
         assert stream.reply.action_error.code == "repetition"
-        assert server.hung_up.wait(2)
+        assert server.hung_up.wait(SOON)
 
 
 def test_settings_from_the_environment(make_client: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -499,7 +505,7 @@ def test_a_cancelled_task_hangs_up() -> None:
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
-                return await asyncio.to_thread(server.hung_up.wait, 2)
+                return await asyncio.to_thread(server.hung_up.wait, SOON)
 
     assert asyncio.run(cancel([20.0], after=0.2))
     assert asyncio.run(cancel([HEAD, delta("a"), 20.0], after=0.2))
@@ -512,8 +518,8 @@ def test_close_from_another_thread() -> None:
         started = time.monotonic()
         with pytest.raises(StreamInterrupted):
             stream.finish()
-        assert time.monotonic() - started < 5
-        assert server.hung_up.wait(2)
+        assert time.monotonic() - started < SOON
+        assert server.hung_up.wait(SOON)
 
 
 def test_a_stream_is_opened_by_its_block(glm: Any) -> None:
