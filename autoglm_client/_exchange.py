@@ -5,142 +5,27 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from difflib import get_close_matches
-from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from . import defaults
 from ._assembler import Assembler
+from ._call import Call, Head
 from ._retry import read_retry_after
 from ._status import status_error
-from .errors import AutoGLMError, ConfigurationError, ConnectionFailed, InvalidReply, StatusError, StreamInterrupted
+from .errors import ConfigurationError, InvalidReply, StatusError
 from .messages import Messages, as_messages
-from .reply import Reply, Timing
-from .timeouts import CallClock, Timeouts, running_clock
+from .timeouts import CallClock, Timeouts
 from .wire import CLIENT_OPTIONS, ChatOptions, reader
 
-__all__ = ["Call", "Configuration", "Guard", "Head", "read_shape", "translate"]
+__all__ = ["MAX_ERROR_BYTES", "Configuration", "read_shape"]
 
 T = TypeVar("T")
 
 _KNOWN_OPTIONS = frozenset(ChatOptions.__annotations__)
 _REQUIRED_HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"autoglm-client/{defaults.__version__}"}
 MAX_ERROR_BYTES = 64 * 1024
-
-
-class Head(Protocol):
-    """The status and the headers of an answer, from httpx2 or httpx."""
-
-    @property
-    def status_code(self) -> int:
-        """The HTTP status."""
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Case-insensitive."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Call:
-    """One request, its running clocks, and the answer as far as it has come."""
-
-    method: str
-    url: str
-    headers: dict[str, str]
-    content: bytes | None = None
-    clock: CallClock
-    assembler: Assembler = field(default_factory=Assembler)
-    new_assembler: Any = Assembler
-    attempts: int = 0
-    first_token: float | None = None
-    _whole: bytearray | None = None
-
-    def begin_attempt(self) -> None:
-        """Forget what an earlier attempt left behind."""
-        self.attempts += 1
-        self.assembler = self.new_assembler()
-        self.first_token = None
-
-    def time_limits(self) -> tuple[float | None, float | None, float | None, float | None]:
-        """Connect, read, write and pool timeouts, as httpx2 and httpx take them; our own transports are stricter."""
-        clock, timeouts = self.clock, self.clock.timeouts
-        return (
-            clock.within(timeouts.connect),
-            clock.within(timeouts.first_token),
-            clock.within(timeouts.send),
-            clock.within(None),
-        )
-
-    def open(self, head: Head) -> None:
-        """The answer begins: as a stream or in one piece, which is the server's choice, whatever was asked for."""
-        kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
-        self._whole = None if kind == "text/event-stream" else bytearray()
-
-    def take(self, data: bytes) -> None:
-        """The next piece of the body; what it means is appended to the assembler's events."""
-        if self._whole is not None:
-            self._whole += data
-            if len(self._whole) > defaults.MAX_BODY_BYTES:
-                raise InvalidReply(f"the server's answer is larger than {defaults.MAX_BODY_BYTES} bytes")
-            return
-        chunks = self.assembler.chunks
-        self.assembler.feed(data)
-        if self.assembler.chunks > chunks:
-            self._heard()
-        elif self.clock.is_over():
-            raise self.clock.error()
-
-    def end(self) -> None:
-        """The body has ended; raises when the answer has not."""
-        if self._whole is not None:
-            self.assembler.feed_whole(bytes(self._whole))
-        self.assembler.close()
-
-    def _heard(self) -> None:
-        if self.first_token is None and self.assembler.started:
-            self.first_token = self.clock.elapsed()
-        if self.assembler.complete:
-            self.clock.expect_tail()
-        else:
-            self.clock.expect("between_tokens")
-
-    def reply(self) -> Reply:
-        """What has arrived."""
-        return self.assembler.reply(self.timing(), self.attempts)
-
-    def timing(self) -> Timing:
-        """What the clocks show."""
-        return Timing(total=self.clock.elapsed(), first_token=self.first_token)
-
-    def described(self, error: AutoGLMError) -> AutoGLMError:
-        """Put on an error what the call knows."""
-        error.attempts = self.attempts
-        if self.assembler.started and error.partial is None:
-            error.partial = self.reply()
-        return error
-
-
-class Guard:
-    """The border: inside, the call's clocks run; what leaves it are our errors, with all that the call knows."""
-
-    __slots__ = ("_call", "_token")
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-
-    def __enter__(self) -> None:
-        self._token = running_clock.set(self._call.clock)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        running_clock.reset(self._token)
-        if isinstance(error, Exception) and (ours := translate(error, self._call)) is not None:
-            self._call.described(ours)
-            if ours is not error:
-                raise ours from error
 
 
 class _Secret:
@@ -294,35 +179,6 @@ def read_shape(shape: type[T], body: bytes) -> T:
         excerpt = body[:200].decode("utf-8", "replace")
         raise InvalidReply(f"the server's answer is not what {shape.__name__} should be: {excerpt}") from None
     return value
-
-
-def translate(error: Exception, call: Call) -> AutoGLMError | None:
-    """One of our errors for a foreign one of httpx2 or httpx, ``None`` for anything else.
-
-    By name, because the two libraries have the same exceptions, and httpx need not be installed.
-    """
-    if isinstance(error, AutoGLMError):
-        return error
-    names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.partition(".")[0] in {"httpx", "httpx2"}}
-    if not names:
-        return None
-    if "TimeoutException" in names:
-        if "ReadTimeout" in names:
-            return call.clock.error()
-        return call.clock.error("send" if "WriteTimeout" in names else "connect")
-    if call.assembler.started:
-        return StreamInterrupted(f"the connection broke before the answer was complete: {_words(error)}")
-    if "ConnectError" in names:
-        return ConnectionFailed(
-            f"cannot connect to {call.url}: {_words(error)}: is the server running, is base_url right?"
-        )
-    if names & {"UnsupportedProtocol", "InvalidURL", "LocalProtocolError"}:
-        return ConfigurationError(f"the request to {call.url} cannot be sent: {_words(error)}")
-    return ConnectionFailed(f"the connection to {call.url} failed: {_words(error)}")
-
-
-def _words(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 def _from_environment(environment: Mapping[str, str], name: str) -> str | None:

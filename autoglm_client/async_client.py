@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
 from . import defaults
+from ._call import Call, Guard, Head
 from ._concurrency import async_map, async_sleep
-from ._exchange import MAX_ERROR_BYTES, Call, Configuration, Guard, Head, read_shape
+from ._exchange import MAX_ERROR_BYTES, Configuration, read_shape
 from ._pool import AsyncPool
 from ._retry import async_attempts
 from .errors import (
@@ -330,7 +331,11 @@ class _AsyncAnswer:
         self._response: httpx2.Response | None = None
 
     async def __aenter__(self) -> Self:
-        await self.open()
+        try:
+            await self.open()
+        except BaseException:
+            await self.close()
+            raise
         return self
 
     async def __aexit__(
@@ -354,10 +359,11 @@ class _AsyncAnswer:
                 call.method, call.url, headers=call.headers, content=call.content, timeout=call.time_limits()
             )
             self._response = self.head = await client.send(request, stream=True)
-            call.open(self.head)
             self._chunks = self._response.aiter_raw()  # type: ignore[assignment,unused-ignore]  # is one in both clients
         if self.head.status_code != 200:
             await self._refuse()
+        with self._guard:
+            call.open(self.head)
 
     async def read(self) -> bytes | None:
         """The next piece of the body, ``None`` after the last."""

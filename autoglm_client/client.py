@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
 from . import defaults
+from ._call import Call, Guard, Head
 from ._concurrency import sync_map, sync_sleep
-from ._exchange import MAX_ERROR_BYTES, Call, Configuration, Guard, Head, read_shape
+from ._exchange import MAX_ERROR_BYTES, Configuration, read_shape
 from ._pool import Pool
 from ._retry import sync_attempts
 from .errors import (
@@ -324,7 +325,11 @@ class _Answer:
         self._response: httpx2.Response | None = None
 
     def __enter__(self) -> Self:
-        self.open()
+        try:
+            self.open()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -348,10 +353,11 @@ class _Answer:
                 call.method, call.url, headers=call.headers, content=call.content, timeout=call.time_limits()
             )
             self._response = self.head = client.send(request, stream=True)
-            call.open(self.head)
             self._chunks = self._response.iter_raw()  # type: ignore[assignment,unused-ignore]  # is one in both clients
         if self.head.status_code != 200:
             self._refuse()
+        with self._guard:
+            call.open(self.head)
 
     def read(self) -> bytes | None:
         """The next piece of the body, ``None`` after the last."""

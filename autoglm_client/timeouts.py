@@ -96,7 +96,7 @@ class CallClock:
     def is_over(self) -> bool:
         """Whether the event that is waited for, or the whole call, is late."""
         now = monotonic()
-        return any(end is not None and end <= now for end in (self._until, self.deadline))
+        return (self._until is not None and self._until <= now) or (self.deadline is not None and self.deadline <= now)
 
     def error(self, clock: Clock | None = None) -> AutoGLMError:
         """Say which clock ran out."""

@@ -12,7 +12,8 @@ import httpx2
 import pytest
 
 from autoglm_client import ConfigurationError, ConnectionFailed, DeadlineExceeded, RequestTimedOut, Timeouts
-from autoglm_client._exchange import Call, Configuration, read_shape, translate
+from autoglm_client._call import Call, translate
+from autoglm_client._exchange import Configuration, read_shape
 from autoglm_client._retry import read_retry_after
 from autoglm_client._transport import _proxy_for
 from autoglm_client.defaults import ENDPOINTS, endpoint_for

@@ -322,6 +322,7 @@ def test_a_stream_that_nobody_asked_for_and_the_other_way_round(make_client: Cli
         (plain(b'{"choices":[{"message":{"content":"x"}}]}'), StreamInterrupted),
         (plain(b'{"error":{"message":"m","code":404}}'), NotFound),
         (plain(b"", "302 Found", "Location: http://example.org/"), AutoGLMError),
+        (plain(b"\x1f\x8b", "200 OK", "Content-Encoding: gzip"), InvalidReply),
         (plain(b"x" * 100_000, "500 Internal Server Error"), ServerFailed),
         (b"nonsense\r\n\r\n", ConnectionFailed),
         (b"", ConnectionFailed),
@@ -386,7 +387,14 @@ def flood(connection: socket.socket) -> None:
         connection.sendall(b": ping\n\n" * 1000)
 
 
+def chatter(connection: socket.socket) -> None:
+    """Tokens without a pause: no read ever waits."""
+    while True:
+        connection.sendall(delta("a ") * 100)
+
+
 CLOCKS = {
+    "total, in a flood of tokens": ([chatter], {"total": 0.5}, DeadlineExceeded, None),
     "first token, in a flood of pings": ([flood], {"first_token": 0.3}, RequestTimedOut, "first_token"),
     "first token": ([10.0], {"first_token": 0.2}, RequestTimedOut, "first_token"),
     "first token, with pings": ([b": ping\n\n", 0.1] * 200, {"first_token": 0.3}, RequestTimedOut, "first_token"),
