@@ -20,8 +20,7 @@ RULES = [
         r"``client\.py`` is derived from this file by ``scripts/derive_sync\.py``: change this one and run it\.",
         "Derived from ``async_client.py`` by ``scripts/derive_sync.py``: change that one.",
     ),
-    (r"AsyncGenerator\[bytes, None\]", "Generator[bytes, None, None]"),
-    (r"\bAsyncGenerator\b", "Generator"),
+    (r"AsyncByteStream", "SyncByteStream"),
     (r"\bStopAsyncIteration\b", "StopIteration"),
     (r"\b(_?)Async(?=[A-Z])", r"\1"),
     (r"\basync_(attempts|map|sleep)\b", r"sync_\1"),
@@ -29,7 +28,7 @@ RULES = [
     (r"\bawait ", ""),
     (r"\banext\(", "next("),
     (r"__a(enter|exit|iter|next)__", r"__\1__"),
-    (r"\ba(close|iter_raw)\(", r"\1("),
+    (r"\baclose\(", "close("),
 ]
 
 
