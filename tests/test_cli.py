@@ -197,10 +197,22 @@ def test_a_reader_that_leaves(server: ScriptedServer) -> None:
     assert (run.returncode, run.stderr, len(run.stdout)) == (0, "", 5)
 
 
+# What runs in the background of a shell inherits that it ignores interrupts.
+INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from autoglm_client.cli import main
+sys.exit(main())
+"""
+
+
 def test_an_interrupt() -> None:
     with raw_server([HEAD, delta("a"), 20.0]) as server:
         process = subprocess.Popen(
-            command("ask", "x", "--base-url", server.url), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-c", INTERRUPTIBLE, "ask", "x", "--base-url", server.url],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         assert process.stdout is not None
         assert process.stdout.read(11) == "Answer    a"

@@ -53,10 +53,12 @@ def streamed(glm: AutoGLM, messages: list[Message], options: ChatOptions) -> Rep
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_stream_gives_the_reply_of_a_plain_call(either: AutoGLM, question: str) -> None:
     messages = QUESTIONS[question]
-    reply = either.chat(messages)
-    assert streamed(either, messages, {}) == reply
+    reply, again = either.chat(messages), streamed(either, messages, {})
+    assert again == reply
     assert reply.model == MODEL
     assert reply.usage is not None
+    assert again.usage is not None
+    assert again.usage.total_tokens == reply.usage.total_tokens  # the tokens of reasoning vLLM counts lower in a stream
     assert reply.usage.prompt_tokens == either.tokenize(messages).count
     assert reply.text or reply.reasoning
 
@@ -91,6 +93,22 @@ def test_thinking_and_action_are_the_same_with_a_parser_and_without(either: Auto
     assert (reply.reasoning, reply.text) == ("The task is done.", 'do(action="Back")')
     assert reply.action == Back()
     assert (reply.finish_reason, reply.complete) == ("stop", True)
+
+
+def test_the_tags_are_seen_although_they_are_special_tokens(glm: AutoGLM, plain: Engine) -> None:
+    reply = glm.chat("Hi", **dictated(plain, TAGGED))
+    assert reply.raw == TAGGED.removesuffix("</answer>")  # this one ends the turn and is never sent
+
+
+def test_the_server_says_what_the_tokens_were_spent_on(glm_parser: AutoGLM, plain: Engine) -> None:
+    question = "打开 settings " * 100  # longer than a block of the prefix cache
+    options = dictated(plain, TAGGED)
+    glm_parser.chat(question, **options)
+    usage = glm_parser.chat(question, **options).usage
+    assert usage is not None
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    assert 0 < usage.cached_tokens < usage.prompt_tokens
+    assert 0 < usage.reasoning_tokens < usage.completion_tokens
 
 
 def test_the_events_of_a_stream_tell_thinking_from_answer(either: AutoGLM, plain: Engine) -> None:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypedDict
 
 import openai
 import pytest
 
-from autoglm_client import AutoGLM, AutoGLMError, DeadlineExceeded, Reply, Timeouts
+from autoglm_client import (
+    AsyncAutoGLM,
+    AutoGLM,
+    AutoGLMError,
+    ConnectionFailed,
+    DeadlineExceeded,
+    Reply,
+    StreamInterrupted,
+    Timeouts,
+)
 
 from .clients import async_client
 from .dictation import dictated
@@ -28,7 +37,7 @@ LONG: Long = {"max_tokens": 4000, "ignore_eos": True}
 QUESTIONS = [f"Open WeChat and say hello to friend {number}" for number in range(8)]
 
 
-def has(engine: Engine, running: int, within: float = 2.0) -> bool:
+def has(engine: Engine, running: int, within: float = 1.0) -> bool:
     """Whether the number of running requests gets there in time; left alone, a ``LONG`` one runs for nine seconds."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
@@ -62,19 +71,45 @@ def run_out_of_time_waiting(glm: AutoGLM, engine: Engine) -> None:
         glm.chat("Go on", timeout=1, **LONG)
 
 
+def close_once_it_runs(engine: Engine, close: Callable[[], object]) -> None:
+    assert has(engine, running=1, within=5)
+    close()
+
+
 def close_from_another_thread(glm: AutoGLM, engine: Engine) -> None:
     with glm.stream("Go on", **LONG) as stream:
-        closer = threading.Timer(0.5, stream.close)
-        closer.start()
-        with suppress(AutoGLMError):
-            stream.finish()
-        closer.join()
+        with ThreadPoolExecutor(1) as other:
+            closing = other.submit(close_once_it_runs, engine, stream.close)
+            with suppress(AutoGLMError):  # or it ends without: it depends on where the closing met the reading
+                for _ in stream:
+                    pass
+            closing.result()
+        assert has(engine, running=0)
+        with pytest.raises(StreamInterrupted):
+            stream.reply  # noqa: B018
+        assert stream.partial.text
         assert not stream.partial.complete
 
 
-@pytest.mark.parametrize(
-    "end", [leave, fail_inside, run_out_of_time, run_out_of_time_waiting, close_from_another_thread]
-)
+def close_the_client_from_another_thread(glm: AutoGLM, engine: Engine) -> None:
+    with ThreadPoolExecutor(1) as other:
+        closing = other.submit(close_once_it_runs, engine, glm.close)
+        with pytest.raises(ConnectionFailed):
+            glm.chat("Go on", **LONG)
+        closing.result()
+
+
+ENDS = [
+    leave,
+    fail_inside,
+    run_out_of_time,
+    run_out_of_time_waiting,
+    close_from_another_thread,
+    close_the_client_from_another_thread,
+]
+
+
+@pytest.mark.parametrize("end", ENDS)
 def test_an_abandoned_answer_ends_on_the_engine(
     glm: AutoGLM, plain: Engine, end: Callable[[AutoGLM, Engine], None]
 ) -> None:
@@ -83,23 +118,38 @@ def test_an_abandoned_answer_ends_on_the_engine(
     assert glm.chat("Hi").complete
 
 
-async def test_a_cancelled_task_ends_on_the_engine(plain: Engine) -> None:
+async def watch(glm: AsyncAutoGLM) -> None:
+    async with glm.stream("Go on", **LONG) as stream:
+        await stream.finish()
+
+
+async def wait(glm: AsyncAutoGLM) -> None:
+    await glm.chat("Go on", **LONG)
+
+
+@pytest.mark.parametrize("ask", [watch, wait])
+async def test_a_cancelled_task_ends_on_the_engine(
+    plain: Engine, ask: Callable[[AsyncAutoGLM], Coroutine[None, None, None]]
+) -> None:
     async with async_client(plain) as glm:
-        first = asyncio.Event()
-
-        async def ask() -> None:
-            async with glm.stream("Go on", **LONG) as stream:
-                async for _ in stream:
-                    first.set()
-
-        task = asyncio.create_task(ask())
-        await first.wait()
+        task = asyncio.create_task(ask(glm))
         assert await asyncio.to_thread(has, plain, running=1, within=5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await asyncio.to_thread(has, plain, running=0)
         assert (await glm.chat("Hi")).complete
+
+
+async def test_a_stream_that_another_task_closes_ends_on_the_engine(plain: Engine) -> None:
+    async with async_client(plain) as glm, glm.stream("Go on", **LONG) as stream:
+        reader = asyncio.create_task(stream.finish())
+        assert await asyncio.to_thread(has, plain, running=1, within=5)
+        await stream.close()
+        with pytest.raises(AutoGLMError):
+            await reader
+        assert await asyncio.to_thread(has, plain, running=0)
+        assert not stream.partial.complete
 
 
 async def test_eight_streams_run_at_the_same_time_and_do_not_mix(plain: Engine) -> None:
