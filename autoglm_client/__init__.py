@@ -5,6 +5,8 @@ from .actions import (
     ActionCall,
     Back,
     CallAPI,
+    Direction,
+    Distance,
     DoubleTap,
     Finish,
     Home,
@@ -27,6 +29,7 @@ from .client import AutoGLM, ReplyStream
 from .defaults import __version__
 from .errors import (
     ActionError,
+    ActionErrorCode,
     AuthenticationFailed,
     AutoGLMError,
     BadRequest,
@@ -56,8 +59,20 @@ from .events import (
     TextWasReasoning,
     ToolCallDelta,
 )
-from .media import audio, image, image_size, video
-from .messages import Message, Messages, assistant, extend, first_turn, next_turn, system, tool, user, without_images
+from .media import AudioPart, AudioUrlPart, ImagePart, VideoPart, audio, image, image_size, video
+from .messages import (
+    Message,
+    Messages,
+    TextPart,
+    assistant,
+    extend,
+    first_turn,
+    next_turn,
+    system,
+    tool,
+    user,
+    without_images,
+)
 from .prompts import system_prompt
 from .reasoning import split_reasoning
 from .reply import Choice, Reply, Timing, ToolCall, Usage
@@ -69,9 +84,12 @@ __all__ = [
     "Action",
     "ActionCall",
     "ActionError",
+    "ActionErrorCode",
     "ActionReady",
     "AsyncAutoGLM",
     "AsyncReplyStream",
+    "AudioPart",
+    "AudioUrlPart",
     "AuthenticationFailed",
     "AutoGLM",
     "AutoGLMError",
@@ -85,12 +103,15 @@ __all__ = [
     "ContentFiltered",
     "ContextOverflow",
     "DeadlineExceeded",
+    "Direction",
+    "Distance",
     "DoubleTap",
     "Event",
     "EventTooLarge",
     "Finish",
     "Finished",
     "Home",
+    "ImagePart",
     "Interact",
     "InvalidReply",
     "Launch",
@@ -116,6 +137,7 @@ __all__ = [
     "TakeOver",
     "Tap",
     "TextDelta",
+    "TextPart",
     "TextWasReasoning",
     "Timeouts",
     "Timing",
@@ -125,6 +147,7 @@ __all__ = [
     "Type",
     "TypeName",
     "Usage",
+    "VideoPart",
     "Wait",
     "__version__",
     "assistant",

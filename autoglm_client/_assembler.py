@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from . import defaults
 from ._sse import SSEDecoder
@@ -28,6 +28,9 @@ from .reasoning import Piece, ReasoningSplitter
 from .repetition import RepetitionDetector
 from .reply import Choice, Reply, Timing, ToolCall, Usage
 from .wire import Chunk, ChunkChoice, Delta, ToolCallPart, UsageCounts, reader
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 __all__ = ["Assembler"]
 
@@ -55,10 +58,9 @@ class Assembler:
         self.events: deque[Event] = deque()
         self.started = False
         """Whether anything of the answer has arrived; the role alone is nothing."""
-        self.complete = False
-        """Whether every answer that was asked for has a ``finish_reason``."""
-        self.chunks = 0
-        """How many chunks have come; a keep-alive is none."""
+        self._finished = 0
+        self.tokens = 0
+        """How many chunks have brought something; a keep-alive and the role alone bring nothing."""
 
     @property
     def stopped(self) -> bool:
@@ -108,7 +110,6 @@ class Assembler:
         )
 
     def _add(self, chunk: Chunk) -> None:
-        self.chunks += 1
         if chunk.get("error") or chunk.get("object") == "error":
             raise status_error(0, chunk)
         if not self._head and chunk.get("id"):
@@ -121,23 +122,28 @@ class Assembler:
             if builder is None:
                 builder = _ChoiceBuilder(index, self._stop_on_repetition, self.events.append)
                 self._choices[index] = builder
-            builder.add(choice)
-            self.started = self.started or builder.started
-            if builder.finish_reason is not None:
-                self.complete = self._all_finished()
+            if builder.finish_reason is None:
+                self.tokens += builder.add(choice)
+                self._finished += builder.finish_reason is not None
+        self.started = self.started or self.tokens > 0
 
-    def _all_finished(self) -> bool:
-        finished = sum(choice.finish_reason is not None for choice in self._choices.values())
-        return finished >= self._n and finished == len(self._choices)
+    @property
+    def complete(self) -> bool:
+        """Whether every answer that was asked for has a ``finish_reason``."""
+        return self._finished >= self._n and self._finished == len(self._choices)
 
 
 def _decode(text: bytes | str) -> Chunk:
     try:
         chunk: Chunk = reader(Chunk)(text)
     except ValueError as error:
-        problem = " ".join(str(error).splitlines()[1:3])  # where, and what; the first line counts the problems
-        raise InvalidReply(f"the server sent no chat completion: {problem}: {_excerpt(text)}") from None
+        raise InvalidReply(f"the server sent no chat completion: {_problem(error)}: {_excerpt(text)}") from None
     return chunk
+
+
+def _problem(error: ValueError) -> str:
+    problem = cast("ValidationError", error).errors(include_url=False, include_input=False)[0]
+    return ": ".join(filter(None, [".".join(map(str, problem["loc"])), problem["msg"]]))
 
 
 def _excerpt(text: bytes | str) -> str:
@@ -167,13 +173,8 @@ class _ChoiceBuilder:
         self._stop_reason: int | str | None = None
         self.finish_reason: str | None = None
 
-    @property
-    def started(self) -> bool:
-        return bool(self._raw or self._tool_calls or self.finish_reason or self._splitter.started)
-
-    def add(self, choice: ChunkChoice) -> None:
-        if self.finish_reason is not None:
-            return
+    def add(self, choice: ChunkChoice) -> bool:
+        """Take a chunk; false when it brings nothing."""
         delta = choice.get("delta") or choice.get("message") or {}
         self._keep_details(choice, delta)
         if reasoning := delta.get("reasoning") or delta.get("reasoning_content"):  # vLLM's name, and an older one
@@ -187,6 +188,7 @@ class _ChoiceBuilder:
             self._finish(REPETITION)
         elif reason := choice.get("finish_reason"):
             self._finish(reason)
+        return bool(reasoning or content or delta.get("tool_calls") or self.finish_reason)
 
     def build(self) -> Choice:
         split = self._splitter.split()

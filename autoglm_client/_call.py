@@ -9,9 +9,12 @@ from typing import Protocol
 
 from . import defaults
 from ._assembler import Assembler
+from ._secret import Secret
 from .errors import AutoGLMError, ConfigurationError, ConnectionFailed, InvalidReply, StreamInterrupted
 from .reply import Reply, Timing
 from .timeouts import CallClock, running_clock
+
+_COMPRESSIONS = {"gzip", "deflate", "br", "zstd", "compress", "x-gzip"}
 
 __all__ = ["Call", "Guard", "Head", "translate"]
 
@@ -34,18 +37,24 @@ class Call:
 
     method: str
     url: str
-    headers: dict[str, str]
-    content: bytes | None = None
+    headers: dict[str, str] = field(repr=False)
+    content: bytes | None = field(default=None, repr=False)
+    secret: Secret = field(default=Secret(""), repr=False)
     clock: CallClock
     assembler: Assembler = field(default_factory=Assembler)
     new_assembler: Callable[[], Assembler] = Assembler
     attempts: int = 0
     first_token: float | None = None
+    _received: int = 0
     _whole: bytearray | None = None
+    """The body so far where it is not a stream."""
 
     def begin_attempt(self) -> None:
-        """Forget what an earlier attempt left behind."""
+        """Forget what an earlier attempt left behind; raises when there is no time for another."""
+        if self.clock.is_over():
+            raise self.clock.error()
         self.attempts += 1
+        self._received = 0
         self.assembler = self.new_assembler()
         self.first_token = None
 
@@ -61,22 +70,23 @@ class Call:
 
     def open(self, head: Head) -> None:
         """The answer begins: as a stream or in one piece, which is the server's choice, whatever was asked for."""
-        encoding = head.headers.get("content-encoding", "identity")
-        if encoding != "identity":
+        encoding = head.headers.get("content-encoding", "").strip().lower()
+        if encoding in _COMPRESSIONS:
             raise InvalidReply(f"the server compressed its answer ({encoding}), though it was asked not to")
         kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
         self._whole = None if kind == "text/event-stream" else bytearray()
 
     def take(self, data: bytes) -> None:
         """The next piece of the body; what it means is appended to the assembler's events."""
+        self._received += len(data)
+        if self._received > defaults.MAX_BODY_BYTES:
+            raise InvalidReply(f"the server's answer is larger than {defaults.MAX_BODY_BYTES} bytes")
         if self._whole is not None:
             self._whole += data
-            if len(self._whole) > defaults.MAX_BODY_BYTES:
-                raise InvalidReply(f"the server's answer is larger than {defaults.MAX_BODY_BYTES} bytes")
         else:
-            chunks = self.assembler.chunks
+            tokens = self.assembler.tokens
             self.assembler.feed(data)
-            if self.assembler.chunks > chunks:
+            if self.assembler.tokens > tokens:
                 self._heard()
         if self.clock.is_over():  # a server that never pauses lets no read run into its limit
             raise self.clock.error()
@@ -88,7 +98,7 @@ class Call:
         self.assembler.close()
 
     def _heard(self) -> None:
-        if self.first_token is None and self.assembler.started:
+        if self.first_token is None:
             self.first_token = self.clock.elapsed()
         if self.assembler.complete:
             self.clock.expect_tail()
@@ -104,7 +114,8 @@ class Call:
         return Timing(total=self.clock.elapsed(), first_token=self.first_token)
 
     def described(self, error: AutoGLMError) -> AutoGLMError:
-        """Put on an error what the call knows."""
+        """Put on an error what the call knows, and take out what nobody may see."""
+        self.secret.hide_in(error)
         error.attempts = self.attempts
         if self.assembler.started and error.partial is None:
             error.partial = self.reply()
@@ -129,7 +140,8 @@ class Guard:
         if isinstance(error, Exception) and (ours := translate(error, self._call)) is not None:
             self._call.described(ours)
             if ours is not error:
-                raise ours from error
+                echoes = self._call.secret.hidden(str(error)) != str(error)
+                raise ours from (None if echoes else error)
 
 
 def translate(error: Exception, call: Call) -> AutoGLMError | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .client import AutoGLM
-from .errors import AutoGLMError
+from .errors import AuthenticationFailed, AutoGLMError, NotFound
 from .media import image
 from .messages import user
 
@@ -36,10 +36,16 @@ def check(glm: AutoGLM) -> list[Finding]:
         try:
             findings += step(glm)
         except AutoGLMError as error:
-            findings.append(Finding(name, "FAIL", " ".join(str(error).split()), remedy))
+            findings.append(Finding(name, "FAIL", " ".join(str(error).split()), _remedy(error) or remedy))
             if step is _health:
                 break
     return findings
+
+
+def _remedy(error: AutoGLMError) -> str:
+    if isinstance(error, AuthenticationFailed):
+        return "set AUTOGLM_API_KEY to the key that the server was started with"
+    return "pass --model with a name that the server offers" if isinstance(error, NotFound) else ""
 
 
 def _health(glm: AutoGLM) -> Iterator[Finding]:
@@ -53,7 +59,9 @@ def _model(glm: AutoGLM, names: list[str], lengths: dict[str, int | None]) -> It
         length = lengths[glm.model]
         yield Finding("model", "ok", f"{glm.model}" + (f", context of {length} tokens" if length else ""))
     else:
-        yield Finding("model", "FAIL", f"{glm.model} is not served", f"pass --model with one of: {', '.join(names)}")
+        yield Finding(
+            "model", "FAIL", f"{glm.model} is not served", f"pass --model with one of: {', '.join(names) or '(none)'}"
+        )
 
 
 def _text(glm: AutoGLM) -> Iterator[Finding]:

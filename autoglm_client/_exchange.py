@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from . import defaults
 from ._assembler import Assembler
 from ._call import Call, Head
+from ._checks import checked_count, checked_headers, checked_key, checked_options, checked_url, encoded
 from ._retry import read_retry_after
+from ._secret import Secret
 from ._status import status_error
 from .errors import ConfigurationError, InvalidReply, StatusError
 from .messages import Messages, as_messages
@@ -23,18 +23,8 @@ __all__ = ["MAX_ERROR_BYTES", "Configuration", "read_shape"]
 
 T = TypeVar("T")
 
-_KNOWN_OPTIONS = frozenset(ChatOptions.__annotations__)
-_REQUIRED_HEADERS = {"Accept-Encoding": "identity", "User-Agent": f"autoglm-client/{defaults.__version__}"}
+_REQUIRED_HEADERS = {"accept-encoding": "identity", "user-agent": f"autoglm-client/{defaults.__version__}"}
 MAX_ERROR_BYTES = 64 * 1024
-
-
-class _Secret:
-    """Keeps a key out of every repr."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: str) -> None:
-        self.value = value
 
 
 class Configuration:
@@ -53,17 +43,16 @@ class Configuration:
         options: ChatOptions | None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        if max_attempts < 1:
-            raise ConfigurationError(f"max_attempts={max_attempts!r}: give 1 for no retries, or more")
-        self.base_url = _checked_url(base_url or _from_environment(environment, "BASE_URL") or defaults.BASE_URL)
+        self.base_url = checked_url(base_url or _from_environment(environment, "BASE_URL") or defaults.BASE_URL)
         self.endpoint = defaults.endpoint_for(self.base_url)
         self.model = model or _from_environment(environment, "MODEL") or self.endpoint.model
         self.timeouts = Timeouts.of(timeout)
-        self.max_attempts = max_attempts
-        self.max_event_bytes = max_event_bytes
-        self.options = _checked_options(options or {})
-        self._key = _Secret(_checked_key(api_key or _from_environment(environment, "API_KEY") or ""))
-        self._headers = dict(headers or {})
+        self.max_attempts = checked_count("max_attempts", max_attempts)
+        self.max_event_bytes = checked_count("max_event_bytes", max_event_bytes)
+        self.options = checked_options({} if options is None else options)
+        key = _from_environment(environment, "API_KEY") if api_key is None else api_key  # "" sends none
+        self._key = Secret(checked_key(key or ""))
+        self._headers = checked_headers({} if headers is None else headers)
 
     @property
     def root(self) -> str:
@@ -72,13 +61,13 @@ class Configuration:
 
     def chat(self, messages: Messages, options: ChatOptions, *, stream: bool) -> Call:
         """Prepare a chat completion."""
-        merged = {**self.options, **_checked_options(options)}
+        merged = {**self.options, **checked_options(options)}
         body = self._body(as_messages(messages), merged, stream=stream)
         timeouts, deadline = self._times(merged)
 
         def new_assembler() -> Assembler:
             return Assembler(
-                n=body.get("n", 1),
+                n=body.get("n") or 1,
                 stop_on_repetition=stream and merged.get("stop_on_repetition", False),
                 max_event_bytes=self.max_event_bytes,
             )
@@ -86,9 +75,10 @@ class Configuration:
         return Call(
             method="POST",
             url=f"{self.base_url}/chat/completions",
-            headers=self._all_headers(merged.get("extra_headers")) | {"Content-Type": "application/json"},
-            content=_encoded(body),
+            headers=self._all_headers(merged.get("extra_headers", {})),
+            content=encoded(body),
             clock=CallClock(timeouts if stream else timeouts.without_token_clocks(), deadline),
+            secret=self._key,
             new_assembler=new_assembler,
         )
 
@@ -99,31 +89,34 @@ class Configuration:
     def health_urls(self) -> tuple[str, ...]:
         """Where to ask whether the server is well: vLLM, Ray Serve; hosted endpoints have only the list of models."""
         if self.endpoint.extensions:
-            return f"{self.root}/health", f"{self.root}/-/healthz"
+            return f"{self.root}/health", f"{self.root}/-/healthz", f"{self.base_url}/models"
         return (f"{self.base_url}/models",)
 
     def tokenize_body(self, messages: Messages, extra: Mapping[str, Any]) -> dict[str, Any]:
         """The request of vLLM's ``/tokenize``."""
         return {"model": self.model, "messages": as_messages(messages), **extra}
 
-    def request(self, method: str, url: str, body: Mapping[str, Any] | None = None) -> Call:
+    def request(
+        self, method: str, url: str, body: Mapping[str, Any] | None = None, *, clock: CallClock | None = None
+    ) -> Call:
         """Prepare a call of another route."""
         return Call(
             method=method,
             url=url,
-            headers=self._all_headers() | ({"Content-Type": "application/json"} if body is not None else {}),
-            content=None if body is None else _encoded(body),
-            clock=CallClock(self.timeouts.without_token_clocks()),
+            headers=self._all_headers({}),
+            content=None if body is None else encoded(body),
+            clock=clock or CallClock(self.timeouts.without_token_clocks()),
+            secret=self._key,
         )
 
     def _times(self, options: Mapping[str, Any]) -> tuple[Timeouts, float | None]:
         timeouts = Timeouts.of(options["timeout"]) if "timeout" in options else self.timeouts
         return timeouts, options.get("deadline")
 
-    def _all_headers(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        key = self._key.value
-        authorization = {"Authorization": f"Bearer {key}"} if key else {}
-        return {**_REQUIRED_HEADERS, **authorization, **self._headers, **(extra or {})}
+    def _all_headers(self, extra: Mapping[str, str]) -> dict[str, str]:
+        authorization = {"authorization": f"Bearer {self._key.value}"} if self._key.value else {}
+        own = {**_REQUIRED_HEADERS, "content-type": "application/json", **authorization}
+        return {**own, **self._headers, **checked_headers(extra)}
 
     def _body(self, messages: list[Any], options: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model, "messages": messages}
@@ -155,9 +148,6 @@ class Configuration:
     def failure(self, head: Head, body: bytes) -> StatusError:
         """The error for an answer whose status is not 200."""
         text = body.decode("utf-8", "replace")
-        key = self._key.value
-        if key:
-            text = text.replace(key, "***")  # some servers echo the key they refuse
         try:
             decoded = json.loads(text)
         except (ValueError, RecursionError):
@@ -184,42 +174,3 @@ def read_shape(shape: type[T], body: bytes) -> T:
 def _from_environment(environment: Mapping[str, str], name: str) -> str | None:
     """Our own variable, or the one that users of Open-AutoGLM have set already."""
     return environment.get(f"AUTOGLM_{name}") or environment.get(f"PHONE_AGENT_{name}")
-
-
-def _checked_url(url: str) -> str:
-    try:
-        parts = urlsplit(url.strip())
-        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or parts.query or parts.fragment:
-        raise ConfigurationError(f"base_url={url!r} is not a server's address: give one like {defaults.BASE_URL}")
-    path = parts.path.rstrip("/").removesuffix("/chat/completions")
-    return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
-
-
-def _checked_key(key: str) -> str:
-    key = key.strip()
-    if not key.isascii() or not key.isprintable():
-        raise ConfigurationError("the API key has characters that no HTTP header can carry: was something else pasted?")
-    return key
-
-
-def _checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what is ``None`` (but a timeout may be), refuse names that no server would understand."""
-    for name in options:
-        if name not in _KNOWN_OPTIONS:
-            close = get_close_matches(name, _KNOWN_OPTIONS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "fields that have no name here go into extra_body="
-            raise ConfigurationError(f"unknown option {name!r}: {hint}")
-    n = options.get("n")
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int) or n < 1):
-        raise ConfigurationError(f"n={n!r}: give the number of answers, 1 or more")
-    return {name: value for name, value in options.items() if value is not None or name == "timeout"}
-
-
-def _encoded(body: Mapping[str, Any]) -> bytes:
-    try:
-        return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"the request cannot be written as JSON: {error}") from error

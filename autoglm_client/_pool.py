@@ -5,9 +5,11 @@ httpx2 and asyncio are imported then, too: they would be most of the time that i
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from threading import Lock
 from typing import TYPE_CHECKING, cast
-from weakref import WeakKeyDictionary
+
+from .errors import ConfigurationError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -22,24 +24,36 @@ class AsyncPool:
     """The connections of an async client: one httpx2 client for each event loop, as sockets belong to their loop."""
 
     def __init__(self, base_url: str, own: httpx2.AsyncClient | httpx.AsyncClient | None) -> None:
+        if own is not None and not hasattr(own, "aclose"):
+            raise ConfigurationError("AsyncAutoGLM takes an httpx2.AsyncClient (or httpx's) as http_client")
         self._base_url = base_url
         self._own = cast("httpx2.AsyncClient | None", own)  # the two have the same methods
-        self._clients: WeakKeyDictionary[AbstractEventLoop, httpx2.AsyncClient] = WeakKeyDictionary()
+        self._open: dict[AbstractEventLoop, AsyncGenerator[httpx2.AsyncClient, None]] = {}
+        self._clients: dict[AbstractEventLoop, httpx2.AsyncClient] = {}
 
-    def client(self) -> httpx2.AsyncClient:
+    async def client(self) -> httpx2.AsyncClient:
         """The user's own client, or the one of the running loop."""
         if self._own is not None:
             return self._own
         loop = _running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            client = self._clients[loop] = _new_async_client(self._base_url)
-        return client
+        if loop not in self._clients:
+            self._open[loop] = self._client_of(loop)
+            await anext(self._open[loop])
+        return self._clients[loop]
 
     async def close(self) -> None:
         """Close the connections of this loop; a client that the user brought stays open."""
-        client = self._clients.pop(_running_loop(), None)
-        if client is not None:
+        if opened := self._open.pop(_running_loop(), None):
+            await opened.aclose()
+
+    async def _client_of(self, loop: AbstractEventLoop) -> AsyncGenerator[httpx2.AsyncClient, None]:
+        """A generator, because a loop that ends closes its generators: so no connection outlives its loop."""
+        client = self._clients[loop] = _new_async_client(self._base_url)
+        try:
+            yield client
+        finally:
+            self._clients.pop(loop, None)
+            self._open.pop(loop, None)
             await client.aclose()
 
 
@@ -47,6 +61,8 @@ class Pool:
     """The connections of a sync client, made when the first call needs them."""
 
     def __init__(self, base_url: str, own: httpx2.Client | httpx.Client | None) -> None:
+        if hasattr(own, "aclose"):
+            raise ConfigurationError("AutoGLM takes an httpx2.Client (or httpx's) as http_client")
         self._base_url = base_url
         self._own = cast("httpx2.Client | None", own)
         self._client: httpx2.Client | None = None

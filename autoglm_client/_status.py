@@ -123,11 +123,7 @@ def _class_of(status: int, refusal: Refusal) -> type[StatusError]:
         return ServerDied if "enginecore" in words or "enginedead" in words.replace(" ", "") else ServerFailed
     if status in _CLASSES:
         return _CLASSES[status]
-    if (
-        "maximum context length" in words
-        or "longer than the maximum model length" in words
-        or "context_length_exceeded" in refusal.code
-    ):
+    if any(sign in words for sign in _TOO_LONG) or refusal.code == "context_length_exceeded":
         return ContextOverflow
     if "content_filter" in refusal.code or "content_filter" in refusal.type:
         return ContentFiltered

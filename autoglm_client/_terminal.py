@@ -6,11 +6,16 @@ import os
 import re
 from typing import TextIO
 
-__all__ = ["Terminal"]
+__all__ = ["Terminal", "visible"]
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a model's text could hold the terminal's own commands
 _DIM, _GREEN, _YELLOW, _RED = "2", "32", "33", "31"
 _STATES = {"ok": _GREEN, "note": _YELLOW, "FAIL": _RED}
+
+
+def visible(text: str) -> str:
+    """The text without control characters."""
+    return _CONTROL.sub("�", text)
 
 
 class Terminal:
@@ -27,19 +32,19 @@ class Terminal:
             self._end_section()
             self._section = section
             self._out.write(f"{section:10}")
-        self._out.write(self._painted(_CONTROL.sub("�", text), _DIM) if dim else _CONTROL.sub("�", text))
+        self._out.write(self._painted(visible(text), _DIM) if dim else visible(text))
         self._out.flush()
 
     def line(self, text: str) -> None:
         """Write a line of its own."""
         self._end_section()
         if text:
-            self._out.write(f"{_CONTROL.sub('�', text)}\n" if not self._in_color else f"{text}\n")
+            self._out.write(f"{visible(text)}\n")
         self._out.flush()
 
-    def colored(self, state: str) -> str:
-        """A state of a check, four characters wide."""
-        return self._painted(f"{state:4}", _STATES[state])
+    def finding(self, state: str, text: str) -> None:
+        """Write a line that begins with the state of a check."""
+        self._out.write(f"{self._painted(f'{state:4}', _STATES[state])}  {visible(text)}\n")
 
     def _painted(self, text: str, code: str) -> str:
         return f"\033[{code}m{text}\033[0m" if self._in_color else text

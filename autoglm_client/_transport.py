@@ -163,7 +163,8 @@ def _proxy_for(base_url: str) -> str | None:
 
 
 def _is_private(host: str) -> bool:
+    host = host.rstrip(".")
     try:
-        return ip_address(host).is_private
+        return not ip_address(host).is_global
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return "." not in host or host.endswith((".localhost", ".local", ".internal"))

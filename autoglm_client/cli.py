@@ -9,16 +9,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
 from ._check import check
-from ._terminal import Terminal
+from ._terminal import Terminal, visible
 from .actions import Action, DoubleTap, LongPress, Swipe, Tap
 from .client import AutoGLM
 from .defaults import __version__
 from .errors import AutoGLMError, ConfigurationError
-from .events import ActionReady, ReasoningDelta, RepetitionDetected, TextDelta
+from .events import ActionReady, ReasoningDelta, RepetitionDetected, TextDelta, TextWasReasoning
 from .media import image, image_size
 from .messages import Message, first_turn, system, user
 from .prompts import system_prompt
@@ -33,18 +34,27 @@ DEMO_TASK = "Tap the green button"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; errors are one line on stderr and exit status 1."""
     options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that has no Chinese is no reason to fail
     try:
         status: int = options.run(options)
         sys.stdout.flush()
     except AutoGLMError as error:
-        print(f"autoglm: {_one_line(error)}", file=sys.stderr)  # noqa: T201
-        return 1
+        return _fail(_one_line(error))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        return _fail(str(error))
     return status
+
+
+def _fail(message: str) -> int:
+    print(f"autoglm: {visible(message)}", file=sys.stderr)  # noqa: T201
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,7 +89,7 @@ def _ask(options: argparse.Namespace) -> int:
     messages = _messages(question, options.image, options.app, options.prompt)
     with _client(options) as glm:
         if options.json:
-            print(json.dumps(_as_json(glm.chat(messages)), ensure_ascii=False))  # noqa: T201
+            print(visible(json.dumps(_as_json(glm.chat(messages)), ensure_ascii=False)))  # noqa: T201
         else:
             _show(glm, messages, options.image)
     return 0
@@ -109,7 +119,7 @@ def _check(options: argparse.Namespace) -> int:
         terminal.line(f"{glm.base_url}, model {glm.model}")
         findings = check(glm)
         for finding in findings:
-            terminal.line(f"{terminal.colored(finding.state)}  {finding.name:12}  {finding.detail}")
+            terminal.finding(finding.state, f"{finding.name:12}  {finding.detail}")
             if finding.remedy:
                 terminal.line(f"      {'':12}  -> {finding.remedy}")
     return int(any(finding.state == "FAIL" for finding in findings))
@@ -144,11 +154,23 @@ def _show(glm: AutoGLM, messages: list[Message], screenshot: str | bytes | None)
                     terminal.line(f"Action    {action}")
                     if screenshot is not None and (place := _in_pixels(action, *image_size(screenshot))):
                         terminal.line(f"Pixels    {place}")
+                case TextWasReasoning():
+                    terminal.line("Note      that was thinking; the answer follows")
                 case RepetitionDetected():
                     terminal.line("Note      the model repeats itself")
         terminal.line("")
-    if stream.reply.finish_reason == "length":
-        terminal.line("Note      the answer was cut: it reached max_tokens")
+    for note in _notes(stream.reply):
+        terminal.line(f"Note      {note}")
+
+
+def _notes(reply: Reply) -> Iterator[str]:
+    error = reply.action_error
+    if reply.finish_reason == "length":
+        yield "the answer was cut: it reached max_tokens"
+    elif error is not None and error.code != "no_action":
+        yield f"no action: {error}"
+    for call in reply.tool_calls:
+        yield f"the model calls the tool {call.name}({call.arguments})"
 
 
 def _in_pixels(action: Action, width: int, height: int) -> str:

@@ -5,13 +5,14 @@ Derived from ``async_client.py`` by ``scripts/derive_sync.py``: change that one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack, cast
 
 from . import defaults
 from ._call import Call, Guard, Head
+from ._checks import checked_options
 from ._concurrency import sync_map, sync_sleep
 from ._exchange import MAX_ERROR_BYTES, Configuration, read_shape
 from ._pool import Pool
@@ -29,7 +30,7 @@ from .errors import (
 from .events import Event
 from .messages import Messages
 from .reply import Reply
-from .timeouts import Timeouts
+from .timeouts import CallClock, Timeouts
 from .wire import ChatOptions, ModelCard, ModelList, Tokens
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class AutoGLM:
 
     Arguments win over the variables ``AUTOGLM_BASE_URL``, ``AUTOGLM_API_KEY`` and ``AUTOGLM_MODEL``, these over
     Open-AutoGLM's ``PHONE_AGENT_*``, these over a vLLM on this machine. ``options`` are defaults for every call. An
-    ``http_client`` of your own, of httpx2 or httpx, is used as it is and stays yours to close.
+    ``http_client`` of your own, of httpx2 or httpx, stays yours to close; redirects are not followed with it either,
+    and the clocks are held between one piece of the answer and the next, not inside its reads.
     """
 
     def __init__(
@@ -124,6 +126,8 @@ class AutoGLM:
 
     def parse(self, messages: Messages, schema: type[Model], **options: Unpack[ChatOptions]) -> Model:
         """Ask for JSON of a pydantic model's schema (vLLM holds the model to it) and get an instance back."""
+        if not hasattr(schema, "model_json_schema"):
+            raise ConfigurationError(f"parse() takes a pydantic model, not {schema!r}")
         json_schema = {"name": schema.__name__, "schema": schema.model_json_schema(), "strict": True}
         options.setdefault("response_format", {"type": "json_schema", "json_schema": json_schema})
         reply = self.chat(messages, **options)
@@ -148,6 +152,9 @@ class AutoGLM:
         An item that fails has its error in the list, the others go on. ``progress=True`` shows a tqdm bar; a function
         is called with how many are done and how many there are.
         """
+        if isinstance(many, str | Mapping):
+            raise ConfigurationError("map() takes many questions: give a list")
+        checked_options(options)
 
         def ask(messages: Messages) -> Reply | AutoGLMError:
             try:
@@ -168,16 +175,10 @@ class AutoGLM:
 
     def health(self) -> bool:
         """Whether the server says that it is well."""
-        for url in self._configuration.health_urls():
-            try:
-                self._read_route(self._configuration.request("GET", url))
-            except NotFound:
-                continue
-            except (ConnectionFailed, StatusError):
-                return False
-            else:
-                return True
-        return False
+        try:
+            return self._is_well(None)
+        except StatusError:
+            return False
 
     def wait_until_ready(self, timeout: float = 600.0, progress: Callable[[float, str], object] | None = None) -> None:
         """Wait until the server has answered with a token: one that is well can still fail at its first request.
@@ -188,18 +189,29 @@ class AutoGLM:
         clock = self._configuration.clock(timeout)
         while not clock.is_over():
             waiting_for = "the server"
-            if self.health():
-                waiting_for = "the first token"
-                try:
+            try:
+                if self._is_well(clock):
+                    waiting_for = "the first token"
                     self.chat("Hi", max_tokens=1, timeout=clock.within(None))
-                except (ConnectionFailed, ServerFailed):
-                    pass
-                else:
                     return
+            except (ConnectionFailed, ServerFailed):
+                pass
             if progress is not None:
                 progress(clock.elapsed(), waiting_for)
             sync_sleep(0.5)
         raise clock.error()
+
+    def _is_well(self, clock: CallClock | None) -> bool:
+        for url in self._configuration.health_urls():
+            try:
+                self._read_route(self._configuration.request("GET", url, clock=clock))
+            except NotFound:
+                continue
+            except (ConnectionFailed, ServerFailed):
+                return False
+            else:
+                return True
+        return False
 
     def _ask_route(self, method: str, url: str, shape: type[Shape], body: Mapping[str, Any] | None = None) -> Shape:
         return read_shape(shape, self._read_route(self._configuration.request(method, url, body)))
@@ -223,6 +235,7 @@ class ReplyStream:
         self._call = call
         self._answer = _Answer(configuration, pool, call)
         self._failure: AutoGLMError | None = None
+        self._left = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._call.url}>"
@@ -256,6 +269,7 @@ class ReplyStream:
             if self._failure is not None:
                 raise self._failure
             if self._answer.closed:
+                self._check_complete()
                 raise StopIteration
             self._advance()
         return events.popleft()
@@ -263,11 +277,7 @@ class ReplyStream:
     @property
     def reply(self) -> Reply:
         """The finished answer, equal to what ``chat`` would have returned; raises before it is complete."""
-        if not self._call.assembler.complete:
-            failure = StreamInterrupted(
-                "the answer is not complete yet: iterate to the end first, or look at `partial`"
-            )
-            raise self._failure or self._call.described(failure)
+        self._check_complete()
         return self._call.reply()
 
     @property
@@ -283,10 +293,18 @@ class ReplyStream:
 
     def close(self) -> None:
         """Release the connection; a generation that still runs ends on the server."""
+        self._left = True
         self._answer.close()
+
+    def _check_complete(self) -> None:
+        if not self._call.assembler.complete:
+            state = "was closed before its end" if self._left else "is not complete yet: iterate to the end first"
+            raise self._failure or self._call.described(StreamInterrupted(f"the answer {state}; see also `partial`"))
 
     def _start(self) -> None:
         self._failure = None
+        if self._left:
+            self._check_complete()
         self._answer.open()
         while not self._has_news:
             self._advance()
@@ -303,19 +321,20 @@ class ReplyStream:
         try:
             more = self._answer.read_on()
         except AutoGLMError as error:
-            self.close()
+            self._answer.close()
             if not call.assembler.complete:  # once complete, nothing that follows can spoil the answer
+                error.retryable = error.retryable and not self._left
                 self._failure = error
         else:
             if not more or call.assembler.stopped:
-                self.close()
+                self._answer.close()
 
 
 class _Answer:
     """What the server sends back for one attempt of a call."""
 
     head: Head
-    _chunks: Iterator[bytes]
+    _chunks: Generator[bytes, None, None]
 
     def __init__(self, configuration: Configuration, pool: Pool, call: Call) -> None:
         self._configuration = configuration
@@ -344,21 +363,30 @@ class _Answer:
     def open(self) -> None:
         """Send the request and read the head of the answer; raises what a status other than 200 means."""
         call = self._call
-        call.begin_attempt()
         with self._guard:
-            client = self._pool.client()
-            if client.is_closed:
-                raise ConfigurationError("http_client is closed: it must stay open as long as it is used")
-            request = client.build_request(
-                call.method, call.url, headers=call.headers, content=call.content, timeout=call.time_limits()
-            )
-            self._response = self.head = client.send(request, stream=True)
+            call.begin_attempt()
+            try:
+                self._response = self.head = self._send()
+            except (ImportError, OSError, TypeError, ValueError) as error:  # a proxy, a certificate, a header, a name
+                if isinstance(error, AutoGLMError):
+                    raise
+                raise ConfigurationError(f"the request to {call.url} cannot be made: {error}") from error
+            # What aiter_raw() reads, without the tenth of the time that it takes; httpx2 makes it a generator.
             stream = cast("httpx2.SyncByteStream", self._response.stream)
-            self._chunks = stream.__iter__()  # what aiter_raw() reads, without the tenth of the time that it takes
+            self._chunks = cast("Generator[bytes, None, None]", stream.__iter__())
         if self.head.status_code != 200:
             self._refuse()
         with self._guard:
             call.open(self.head)
+
+    def _send(self) -> httpx2.Response:
+        call, client = self._call, self._pool.client()
+        if client.is_closed:
+            raise ConfigurationError("http_client is closed: it must stay open as long as it is used")
+        request = client.build_request(
+            call.method, call.url, headers=call.headers, content=call.content, timeout=call.time_limits()
+        )
+        return client.send(request, stream=True, follow_redirects=False)
 
     def read(self) -> bytes | None:
         """The next piece of the body, ``None`` after the last."""
@@ -389,9 +417,8 @@ class _Answer:
         if response is not None:
             with Guard(self._call):  # its own: another thread may be closing while one reads
                 response.close()
-                if isinstance(self._chunks, Generator):
-                    with suppress(RuntimeError, ValueError):  # another thread or task is reading: it sees the end
-                        self._chunks.close()
+                with suppress(RuntimeError, ValueError):  # another thread or task is reading: it sees the end
+                    self._chunks.close()
 
     def _refuse(self) -> None:
         try:

@@ -67,7 +67,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class ActionReady:
-    """The phone action is complete; nothing that follows in the stream can change it."""
+    """The phone action is complete; what follows in the stream cannot change it, only a content filter withdraw it."""
 
     action: Action
     choice: int = 0

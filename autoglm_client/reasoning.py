@@ -106,11 +106,6 @@ class ReasoningSplitter:
         return pieces
 
     @property
-    def started(self) -> bool:
-        """Whether anything was given out."""
-        return bool(self._text or self._reasoning)
-
-    @property
     def announced(self) -> bool:
         """Whether a tag or a field has told thinking from answer: from then on text stays text."""
         return self._section in {"after", "answer"}

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from .actions import Action, ActionCall, read_action
+from .actions import Action, ActionCall
+from .actions.reading import read_split
 from .errors import ActionError, InvalidReply
+from .reasoning import Split
 from .wire import ToolCallDict, UsageCounts
 
 __all__ = ["Choice", "Reply", "Timing", "ToolCall", "Usage"]
@@ -103,7 +105,8 @@ class Choice:
         if not self.complete:
             return ActionError("the answer is not complete: an action is never read from a part", code="truncated")
         try:
-            return read_action(self.text, reasoning=self.reasoning, finish_reason=self.finish_reason)
+            split = Split(self.reasoning, self.text, self.reasoning_open)
+            return read_split(split, self.raw or self.text, self.finish_reason)
         except ActionError as error:
             return error
 

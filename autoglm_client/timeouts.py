@@ -11,6 +11,8 @@ from .errors import AutoGLMError, Clock, ConfigurationError, DeadlineExceeded, R
 
 __all__ = ["CallClock", "Timeouts"]
 
+_FOREVER = 1e8  # seconds: three years, and less than what the system's clocks overflow at
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
@@ -30,7 +32,7 @@ class Timeouts:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if value is not None and not value > 0:
+            if value is not None and not (isinstance(value, int | float) and 0 < value < _FOREVER):
                 raise ConfigurationError(f"timeout {each.name}={value!r}: give seconds above 0, or None for no limit")
 
     @classmethod
@@ -102,9 +104,7 @@ class CallClock:
         """Say which clock ran out."""
         left = self.remaining()
         if left is not None and left <= 0:
-            return DeadlineExceeded(
-                f"the call took longer than its total time ({self.elapsed():.1f} s): raise timeout="
-            )
+            return DeadlineExceeded(f"the total time for the call ran out after {self.elapsed():.1f} s: raise timeout=")
         clock = clock or self._waiting_for
         return RequestTimedOut(_EXPLANATIONS[clock].format(getattr(self.timeouts, clock)), clock=clock)
 

@@ -21,6 +21,7 @@ RULES = [
         "Derived from ``async_client.py`` by ``scripts/derive_sync.py``: change that one.",
     ),
     (r"AsyncByteStream", "SyncByteStream"),
+    (r"AsyncGenerator\[bytes, None\]", "Generator[bytes, None, None]"),
     (r"\bStopAsyncIteration\b", "StopIteration"),
     (r"\b(_?)Async(?=[A-Z])", r"\1"),
     (r"\basync_(attempts|map|sleep)\b", r"sync_\1"),

@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 time.sleep(0.1)  # a signal that comes just before a sleep does not end it: keep them short
     except KeyboardInterrupt:
         return 0
-    except OSError as error:
-        print(f"Cannot listen on {options.host}:{options.port}: {error.strerror}", file=sys.stderr)  # noqa: T201
+    except (OSError, OverflowError) as error:
+        print(f"Cannot listen on {options.host}:{options.port}: {error}", file=sys.stderr)  # noqa: T201
         return 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -233,6 +234,30 @@ def test_an_action_in_prose_waits_for_the_end() -> None:
     assert [event.action for event in events if isinstance(event, ActionReady)] == [
         read(content('do(action="Home")'))[0].action
     ]
+
+
+def test_a_filter_withdraws_an_action() -> None:
+    reply, _ = read(content('<answer>do(action="Back")', finish="content_filter"))
+    assert reply.action_error is not None
+    assert reply.action_error.code == "content_filtered"
+
+
+def test_what_the_removal_of_tags_leaves_is_not_read_as_tags() -> None:
+    reply, events = read(content('<answer>do(action="Type", text="a<thi<answer>nk>b")\n'))
+    assert [event.action for event in events if isinstance(event, ActionReady)] == [reply.action]
+    assert reply.text == 'do(action="Type", text="a<think>b")'
+
+
+def test_many_answers_cost_linear_time() -> None:
+    def seconds(count: int) -> float:
+        choices = [{"index": index, "delta": {}, "finish_reason": "stop"} for index in range(count)]
+        body = b"data: " + json.dumps({"choices": choices}).encode() + b"\n\n"
+        started = perf_counter()
+        Assembler(n=count).feed(body)
+        return perf_counter() - started
+
+    small = min(seconds(1000) for _ in range(3))
+    assert min(seconds(4000) for _ in range(2)) < small * 4 * 2.5
 
 
 def test_a_cut_call_is_no_action() -> None:

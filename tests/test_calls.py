@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+import traceback
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from time import monotonic
@@ -12,12 +15,12 @@ import httpx2
 import pytest
 
 from autoglm_client import ConfigurationError, ConnectionFailed, DeadlineExceeded, RequestTimedOut, Timeouts
-from autoglm_client._call import Call, translate
+from autoglm_client._call import Call, Guard, translate
 from autoglm_client._exchange import Configuration, read_shape
 from autoglm_client._retry import read_retry_after
 from autoglm_client._transport import _proxy_for
 from autoglm_client.defaults import ENDPOINTS, endpoint_for
-from autoglm_client.errors import InvalidReply
+from autoglm_client.errors import InvalidReply, StatusError
 from autoglm_client.timeouts import CallClock
 from autoglm_client.wire import Tokens
 
@@ -37,8 +40,6 @@ def configuration(base_url: str | None = "http://127.0.0.1:8000/v1", **settings:
 
 
 def body_of(settings: Configuration, *, stream: bool = False, **options: Any) -> dict[str, Any]:
-    import json
-
     body: dict[str, Any] = json.loads(settings.chat("x", options, stream=stream).content or b"")  # type: ignore[arg-type]
     return body
 
@@ -75,7 +76,7 @@ def test_settings_in_their_order() -> None:
     def settings(environment: dict[str, str], **arguments: Any) -> tuple[str, str, str | None]:
         made = configuration(arguments.pop("base_url", None), environment=environment, **arguments)
         headers = made.chat("x", {}, stream=False).headers
-        return made.base_url, made.model, headers.get("Authorization")
+        return made.base_url, made.model, headers.get("authorization")
 
     assert settings({}) == ("http://127.0.0.1:8000/v1", "autoglm-phone-9b", None)
     assert settings(theirs) == ("http://theirs/v1", "tm", "Bearer t")
@@ -94,10 +95,10 @@ def test_keys_that_no_header_can_carry(key: str) -> None:
 def test_headers_of_ones_own() -> None:
     made = configuration(api_key="k", headers={"X-Team": "a", "X-Both": "client"})
     headers = made.chat("x", {"extra_headers": {"X-Both": "call"}}, stream=False).headers
-    assert headers["X-Team"] == "a"
-    assert headers["X-Both"] == "call"
-    assert headers["Accept-Encoding"] == "identity"
-    assert headers["User-Agent"].startswith("autoglm-client/")
+    assert headers["x-team"] == "a"
+    assert headers["x-both"] == "call"
+    assert headers["accept-encoding"] == "identity"
+    assert headers["user-agent"].startswith("autoglm-client/")
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
@@ -152,9 +153,53 @@ def test_what_the_caller_gave_is_not_changed() -> None:
     assert messages == [{"role": "user", "content": "x"}]
 
 
-def test_attempts_are_counted_from_one() -> None:
-    with pytest.raises(ConfigurationError, match="max_attempts=0"):
-        configuration(max_attempts=0)
+def test_headers_replace_each_other_whatever_their_case() -> None:
+    headers = configuration(api_key="k", headers={"AUTHORIZATION": "Basic x"}).chat("x", {}, stream=False).headers
+    assert [value for name, value in headers.items() if name.lower() == "authorization"] == ["Basic x"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *[{"max_attempts": value} for value in (0, 1.5, True, "3", None)],
+        *[{"max_event_bytes": value} for value in (0, None, "x")],
+        *[{"base_url": value} for value in (5, "http://a..b/v1", f"http://{'x' * 70}/v1", "http://me:secret@h/v1")],
+        *[{"api_key": value} for value in (5, b"k")],
+        *[{"headers": value} for value in ("x", {"X": 1}, {1: "a"}, {"X": "中"}, {"X": "a\nb"})],
+        *[{"options": value} for value in (5, {"deadline": "x"}, {"deadline": float("nan")}, {"extra_body": 5})],
+        *[{"timeout": value} for value in (float("inf"), 10**400, object())],
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be_used(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        configuration(**settings)
+    assert "secret" not in str(caught.value)
+
+
+def test_an_empty_key_is_no_key() -> None:
+    made = configuration(api_key="", environment={"AUTOGLM_API_KEY": "k"})
+    assert "authorization" not in made.chat("x", {}, stream=False).headers
+
+
+def test_the_key_is_in_no_repr_and_no_pickle() -> None:
+    made = configuration(api_key="sk-secret")
+    call = made.chat("x", {}, stream=True)
+    assert "sk-secret" not in repr(call) + repr(vars(made)) + repr(made)
+    with pytest.raises(TypeError, match="pickled"):
+        pickle.dumps(made)
+
+
+@pytest.mark.parametrize("key", ["sk-secret", "sk/a", 'sk"a'])
+def test_the_key_is_taken_out_of_every_error(key: str) -> None:
+    call = configuration(api_key=key).chat("x", {}, stream=True)
+    echo = StatusError(f"bad {key}", status=400, body=json.dumps({"key": key}), request_id=key)
+    call.described(echo)
+    assert key not in "".join(map(str, vars(echo).values())) + str(echo)
+    assert json.dumps(key)[1:-1] not in echo.body
+    with pytest.raises(ConnectionFailed) as caught, Guard(call):
+        raise httpx2.RemoteProtocolError(f"illegal header {key}")
+    assert key not in "".join(traceback.format_exception(caught.value))
 
 
 def test_one_number_bounds_every_clock() -> None:
@@ -263,6 +308,9 @@ def test_an_answer_of_another_shape() -> None:
         ("http://[::1]/v1", None),
         ("http://192.168.1.5/v1", None),
         ("http://10.0.0.1/v1", None),
+        ("http://100.64.0.1/v1", None),
+        ("http://gpu-box:8000/v1", None),
+        ("http://glm.local./v1", None),
         ("http://bypassed.example/v1", None),
         ("http://glm.example/v1", "http://proxy:1"),
         ("https://glm.example/v1", "http://proxy:2"),

@@ -17,7 +17,7 @@ from autoglm_client.cli import main
 from server_stub import ScriptedServer
 from server_stub.screen import Button, draw_screen
 
-from .raw_server import HEAD, Step, delta, finish, plain, raw_server
+from .raw_server import HEAD, Step, delta, event, finish, plain, raw_server
 
 
 @pytest.fixture
@@ -99,6 +99,41 @@ def test_a_model_does_not_command_the_terminal(capsys: pytest.CaptureFixture[str
     assert not {"\x1b", "\x07", "\x9b"} & set(out)
 
 
+def test_a_server_does_not_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    refusal = plain(b'{"error":{"message":"\\u001b]0;owned\\u0007 no"}}', "400 Bad Request")
+    with raw_server([refusal]) as server:
+        _, _, err = run("ask", "x", "--base-url", server.url, capsys=capsys)
+        _, out, _ = run("check", "--base-url", server.url, capsys=capsys)
+    assert not {"\x1b", "\x07"} & set(out + err)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (delta('do(action="Tap", element=[x,y])'), "Note      no action: element is not a pair of numbers"),
+        (b"", "Note      no action: the answer is empty"),
+        (delta("why</think>well"), "Note      that was thinking; the answer follows"),
+    ],
+)
+def test_notes(answer: bytes, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with raw_server([HEAD, answer, finish()]) as server:
+        assert words in run("ask", "x", "--base-url", server.url, capsys=capsys)[1]
+
+
+def test_a_tool_call(server: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:
+    function = '{"function":{"name":"add","arguments":"{}"}}'
+    call = f'{{"choices":[{{"delta":{{"tool_calls":[{function}]}},"finish_reason":"tool_calls"}}]}}'
+    with raw_server([HEAD, event(call)]) as tools:
+        assert "calls the tool add({})" in run("ask", "x", "--base-url", tools.url, capsys=capsys)[1]
+
+
+def test_a_full_disk() -> None:
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(command("demo"), stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert run.returncode == 1
+    assert run.stderr == "autoglm: [Errno 28] No space left on device\n"
+
+
 def png(width: int, height: int) -> bytes:
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     data = b"IDAT" + zlib.compress(b"")
@@ -169,6 +204,8 @@ def test_check_of_servers_with_trouble(capsys: pytest.CaptureFixture[str]) -> No
         status, out, _ = run("check", "--base-url", server.base_url, capsys=capsys)
     assert status == 1
     assert "pass --model with one of: other, autoglm" in out
+    with ScriptedServer(api_key="k") as server:
+        assert "set AUTOGLM_API_KEY" in run("check", "--base-url", server.base_url, capsys=capsys)[1]
     with ScriptedServer(reasoning="stripped") as server:
         status, out, _ = run("check", "--base-url", server.base_url, capsys=capsys)
     assert status == 0

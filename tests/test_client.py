@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -38,6 +39,7 @@ from autoglm_client import (
     Reply,
     RequestTimedOut,
     ServerFailed,
+    StatusError,
     StreamInterrupted,
     TextDelta,
     Timeouts,
@@ -504,6 +506,19 @@ def test_several_event_loops(server: ScriptedServer) -> None:
     asyncio.run(ask_and_close())
 
 
+def test_no_connection_outlives_its_loop(server: ScriptedServer) -> None:
+    glm = AsyncAutoGLM(server.base_url)
+
+    async def ask() -> None:
+        await glm.chat("Open A")
+
+    asyncio.run(ask())
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        asyncio.run(ask())
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
 def test_a_cancelled_task_hangs_up() -> None:
     async def cancel(script: list[Step], *, after: float) -> bool:
         with raw_server(script) as server:
@@ -528,6 +543,107 @@ def test_close_from_another_thread() -> None:
             stream.finish()
         assert time.monotonic() - started < SOON
         assert server.hung_up.wait(SOON)
+
+
+def test_a_closed_stream_is_not_asked_again() -> None:
+    with raw_server([HEAD, 20.0]) as server, AutoGLM(server.url) as glm:
+        stream = glm.stream("x")
+        threading.Timer(0.3, stream.close).start()
+        with pytest.raises(AutoGLMError), stream:
+            raise AssertionError("not reached")
+        assert len(server.requests) == 1
+        with pytest.raises(StreamInterrupted, match="closed before its end"), stream:
+            raise AssertionError("not reached")
+
+
+def test_a_stream_that_is_closed_says_so(glm: Any) -> None:
+    stream = glm.stream("x")
+    stream.close()
+    with pytest.raises(StreamInterrupted, match="closed before its end"), stream:
+        raise AssertionError("not reached")
+    with glm.stream("Open Settings") as stream:
+        next(iter(stream))
+        stream.close()
+        with pytest.raises(StreamInterrupted, match="closed before its end"):
+            stream.finish()
+
+
+ROLE = event('{"choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}')
+
+
+def test_the_role_is_no_token(make_client: ClientFactory) -> None:
+    timeouts = Timeouts(first_token=5, between_tokens=0.2)
+    with raw_server([HEAD, ROLE, 0.6, delta("hello"), finish(), DONE]) as server:
+        with make_client(server.url).stream("x", timeout=timeouts) as stream:
+            assert stream.finish().text == "hello"
+        assert len(server.requests) == 1
+    roles: list[Step] = [ROLE, 0.05]
+    with raw_server([HEAD, *roles * 400]) as server, make_client(server.url, max_attempts=1) as glm:
+        with pytest.raises(RequestTimedOut) as caught, glm.stream("x", timeout=Timeouts(first_token=0.3)):
+            raise AssertionError("not reached")
+        assert caught.value.clock == "first_token"
+
+
+def test_a_redirect_is_never_followed() -> None:
+    with raw_server([ANSWER]) as elsewhere:
+        redirect = plain(b"", "307 Temporary Redirect", f"Location: {elsewhere.url}")
+        owns: list[httpx2.Client | httpx.Client] = [
+            httpx2.Client(follow_redirects=True),
+            httpx.Client(follow_redirects=True),
+        ]
+        for own in owns:
+            with raw_server([redirect]) as server, own, pytest.raises(StatusError, match="307"):
+                AutoGLM(server.url, http_client=own).chat("x")
+        assert elsewhere.requests == []
+
+
+def test_what_keeps_a_request_from_being_sent(make_client: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in [("http_proxy", "nonsense"), ("http_proxy", "ftp://proxy"), ("http_proxy", "socks5://proxy")]:
+        monkeypatch.setenv(name, value)
+        with pytest.raises((ConfigurationError, ConnectionFailed)):
+            make_client("http://glm.example/v1", max_attempts=1, timeout=2).chat("x")
+
+
+def test_a_client_of_the_wrong_kind() -> None:
+    with pytest.raises(ConfigurationError, match=r"takes an httpx2\.Client"):
+        AutoGLM("http://h/v1", http_client=httpx2.AsyncClient())  # type: ignore[arg-type]
+    with httpx2.Client() as own, pytest.raises(ConfigurationError, match=r"takes an httpx2\.AsyncClient"):
+        AsyncAutoGLM("http://h/v1", http_client=own)  # type: ignore[arg-type]
+
+
+def test_a_deadline_that_has_passed(glm: Any, server: ScriptedServer) -> None:
+    with pytest.raises(DeadlineExceeded) as caught:
+        glm.chat("x", deadline=time.monotonic() - 1)
+    assert caught.value.attempts == 0
+    assert server.requests == []
+
+
+def test_waiting_is_bounded(make_client: ClientFactory) -> None:
+    with raw_server([20.0]) as server, make_client(server.url) as glm:
+        started = time.monotonic()
+        with pytest.raises(ConnectionFailed):
+            glm.wait_until_ready(0.5)
+        assert time.monotonic() - started < SOON
+    with raw_server([plain(b"{}", "401 Unauthorized")]) as server, make_client(server.url) as glm:
+        assert glm.health() is False
+        with pytest.raises(AuthenticationFailed):
+            glm.wait_until_ready(5)
+
+
+def test_a_server_without_a_health_route(make_client: ClientFactory) -> None:
+    not_found = plain(b"{}", "404 Not Found")
+    with raw_server([not_found], [not_found], [plain(b'{"data":[]}')]) as server:
+        assert make_client(server.url).health() is True
+
+
+def test_map_and_parse_refuse_what_they_cannot_take(glm: Any) -> None:
+    for many in ("Open", user("x")):
+        with pytest.raises(ConfigurationError, match="give a list"):
+            glm.map(many)
+    with pytest.raises(ConfigurationError, match="unknown option"):
+        glm.map(["x"], max_token=1)
+    with pytest.raises(ConfigurationError, match="pydantic model"):
+        glm.parse("x", dict)
 
 
 def test_a_stream_is_opened_by_its_block(glm: Any) -> None:

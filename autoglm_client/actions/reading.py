@@ -12,7 +12,7 @@ from .grammar import Value
 from .search import Found, find_at_end, find_call
 from .vocabulary import Action, Finish
 
-__all__ = ["ActionCall", "parse_action", "read_action"]
+__all__ = ["ActionCall", "parse_action", "read_action", "read_split"]
 
 _FILTERED = {"content_filter", "sensitive"}  # OpenAI's word and BigModel's
 _MODERATION = re.compile(
@@ -66,14 +66,17 @@ def read_action(text: str, *, reasoning: str = "", finish_reason: str | None = N
 
     Raises only :class:`ActionError`: no error is ever read as ``Finish``, and no half text as a whole one.
     """
-    split = split_reasoning(text, reasoning=reasoning)
-    searched = split.text if split.text.strip() else split.reasoning
+    return read_split(split_reasoning(text, reasoning=reasoning), text, finish_reason)
+
+
+def read_split(split: Split, raw: str, finish_reason: str | None) -> ActionCall:
+    """The same, where thinking and answer have been told apart already."""
     try:
         if finish_reason in _FILTERED:
             raise _error("content_filtered")
-        return _read(split, text, finish_reason)
+        return _read(split, raw, finish_reason)
     except ActionError as error:
-        error.text = searched
+        error.text = split.text if split.text.strip() else split.reasoning
         raise
 
 

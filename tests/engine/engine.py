@@ -203,7 +203,7 @@ def _free_port() -> int:
 
 
 def _settle() -> None:
-    """In the child: ask Linux for a SIGTERM when pytest dies without running its fixtures' ends, and spare it a core."""
+    """In the child: ask Linux for a SIGTERM when pytest dies without running its fixtures' ends; leave it a core."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
     # On two cores, a busy engine was seen to keep the tests waiting for nine seconds, until its answer had ended.

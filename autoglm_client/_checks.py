@@ -1,0 +1,91 @@
+"""Whether what the caller gave can be used; if not, a :class:`ConfigurationError` says what to give instead."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from math import isfinite
+from typing import Any
+from urllib.parse import urlsplit
+
+from . import defaults
+from .errors import ConfigurationError
+from .wire import ChatOptions
+
+__all__ = ["checked_count", "checked_headers", "checked_key", "checked_options", "checked_url", "encoded"]
+
+_KNOWN_OPTIONS = frozenset(ChatOptions.__annotations__)
+_MAPPINGS = ("extra_headers", "extra_body", "chat_template_kwargs")
+
+
+def checked_url(url: object) -> str:
+    """The base of all routes: a bare host gets ``/v1``, the route of chat completions is cut off."""
+    try:
+        parts = urlsplit(url.strip() if isinstance(url, str) else "")
+        parts.netloc.encode("ascii" if "@" in parts.netloc else "idna")
+        valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if valid and parts.username is not None:
+        raise ConfigurationError("base_url holds a name and a password: leave them out and give api_key= instead")
+    if not valid or parts.query or parts.fragment:
+        raise ConfigurationError(f"base_url={url!r} is not a server's address: give one like {defaults.BASE_URL}")
+    path = parts.path.rstrip("/").removesuffix("/chat/completions")
+    return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
+
+
+def checked_key(key: object) -> str:
+    """An API key that a header can carry."""
+    if not isinstance(key, str) or not key.strip().isascii() or not key.strip().isprintable():
+        raise ConfigurationError("the API key is no text that an HTTP header can carry: was something else pasted?")
+    return key.strip()
+
+
+def checked_count(name: str, value: object) -> int:
+    """A whole number from 1 on."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{name}={value!r}: give a whole number, 1 or more")
+    return value
+
+
+def checked_headers(headers: object) -> dict[str, str]:
+    """Names and values that HTTP can carry, the names in lower case, so that one replaces the other."""
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(f"headers={headers!r}: give a mapping of names to values")
+    for text in (text for item in headers.items() for text in item):
+        if not isinstance(text, str) or not text.isascii() or not text.isprintable():
+            raise ConfigurationError(f"no HTTP header can carry {text!r}")
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def checked_options(options: object) -> dict[str, Any]:
+    """Leave out what is ``None`` (but a timeout may be), refuse names that no server would understand."""
+    if not isinstance(options, Mapping):
+        raise ConfigurationError(f"options={options!r}: give a mapping of names to values")
+    for name in options:
+        if name not in _KNOWN_OPTIONS:
+            close = get_close_matches(str(name), _KNOWN_OPTIONS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "fields that have no name here go into extra_body="
+            raise ConfigurationError(f"unknown option {name!r}: {hint}")
+    given = {name: value for name, value in options.items() if value is not None or name == "timeout"}
+    for name in _MAPPINGS:
+        if not isinstance(given.get(name, {}), Mapping):
+            raise ConfigurationError(f"{name}={given[name]!r}: give a mapping of names to values")
+    if "n" in given:
+        checked_count("n", given["n"])
+    if "deadline" in given and not _is_time(given["deadline"]):
+        raise ConfigurationError(f"deadline={given['deadline']!r}: give a point in time.monotonic()")
+    return given
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """The body of a request."""
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"the request cannot be written as JSON: {error}") from error
