@@ -323,30 +323,35 @@ class AsyncReplyStream:
 
     async def _advance(self) -> None:
         """Read one piece of the body and turn it into events."""
-        call = self._call
+        answer, call = self._answer, self._call
         try:
-            more = await self._answer.read_on()
+            with answer.guard:
+                try:
+                    call.take(await answer.chunks.__anext__())
+                    more = not call.assembler.stopped
+                except StopAsyncIteration:
+                    call.end()
+                    more = False
         except AutoGLMError as error:
-            await self._answer.close()
+            more = False
             if not call.assembler.complete:  # once complete, nothing that follows can spoil the answer
                 error.retryable = error.retryable and not self._left
                 self._failure = error
-        else:
-            if not more or call.assembler.stopped:
-                await self._answer.close()
+        if not more:
+            await answer.close()
 
 
 class _AsyncAnswer:
     """What the server sends back for one attempt of a call."""
 
     head: Head
-    _chunks: AsyncGenerator[bytes, None]
+    chunks: AsyncGenerator[bytes, None]
 
     def __init__(self, configuration: Configuration, pool: AsyncPool, call: Call) -> None:
         self._configuration = configuration
         self._pool = pool
         self._call = call
-        self._guard = Guard(call)
+        self.guard = Guard(call)
         self._response: httpx2.Response | None = None
 
     async def __aenter__(self) -> Self:
@@ -369,7 +374,7 @@ class _AsyncAnswer:
     async def open(self) -> None:
         """Send the request and read the head of the answer; raises what a status other than 200 means."""
         call = self._call
-        with self._guard:
+        with self.guard:
             call.begin_attempt()
             try:
                 self._response = self.head = await self._send()
@@ -379,10 +384,10 @@ class _AsyncAnswer:
                 raise ConfigurationError(f"the request to {call.url} cannot be made: {error}") from error
             # What aiter_raw() reads, without the tenth of the time that it takes; httpx2 makes it a generator.
             stream = cast("httpx2.AsyncByteStream", self._response.stream)
-            self._chunks = cast("AsyncGenerator[bytes, None]", stream.__aiter__())
+            self.chunks = cast("AsyncGenerator[bytes, None]", stream.__aiter__())
         if self.head.status_code != 200:
             await self._refuse()
-        with self._guard:
+        with self.guard:
             call.open(self.head)
 
     async def _send(self) -> httpx2.Response:
@@ -396,19 +401,8 @@ class _AsyncAnswer:
 
     async def read(self) -> bytes | None:
         """The next piece of the body, ``None`` after the last."""
-        with self._guard:
-            return await anext(self._chunks, None)
-
-    async def read_on(self) -> bool:
-        """Hand the next piece of the body to the call; false after the last."""
-        with self._guard:
-            try:
-                data = await self._chunks.__anext__()
-            except StopAsyncIteration:
-                self._call.end()
-                return False
-            self._call.take(data)
-            return True
+        with self.guard:
+            return await anext(self.chunks, None)
 
     async def read_all(self, limit: int = defaults.MAX_BODY_BYTES) -> bytes:
         """The whole body, or a little more than ``limit`` bytes of it."""
@@ -424,7 +418,7 @@ class _AsyncAnswer:
             with Guard(self._call):  # its own: another thread may be closing while one reads
                 await response.aclose()
                 with suppress(RuntimeError, ValueError):  # another thread or task is reading: it sees the end
-                    await self._chunks.aclose()
+                    await self.chunks.aclose()
 
     async def _refuse(self) -> None:
         try:
@@ -433,5 +427,5 @@ class _AsyncAnswer:
             body = b""  # the status says enough
         finally:
             await self.close()
-        with self._guard:
+        with self.guard:
             raise self._configuration.failure(self.head, body)

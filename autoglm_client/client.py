@@ -317,30 +317,35 @@ class ReplyStream:
 
     def _advance(self) -> None:
         """Read one piece of the body and turn it into events."""
-        call = self._call
+        answer, call = self._answer, self._call
         try:
-            more = self._answer.read_on()
+            with answer.guard:
+                try:
+                    call.take(answer.chunks.__next__())
+                    more = not call.assembler.stopped
+                except StopIteration:
+                    call.end()
+                    more = False
         except AutoGLMError as error:
-            self._answer.close()
+            more = False
             if not call.assembler.complete:  # once complete, nothing that follows can spoil the answer
                 error.retryable = error.retryable and not self._left
                 self._failure = error
-        else:
-            if not more or call.assembler.stopped:
-                self._answer.close()
+        if not more:
+            answer.close()
 
 
 class _Answer:
     """What the server sends back for one attempt of a call."""
 
     head: Head
-    _chunks: Generator[bytes, None, None]
+    chunks: Generator[bytes, None, None]
 
     def __init__(self, configuration: Configuration, pool: Pool, call: Call) -> None:
         self._configuration = configuration
         self._pool = pool
         self._call = call
-        self._guard = Guard(call)
+        self.guard = Guard(call)
         self._response: httpx2.Response | None = None
 
     def __enter__(self) -> Self:
@@ -363,7 +368,7 @@ class _Answer:
     def open(self) -> None:
         """Send the request and read the head of the answer; raises what a status other than 200 means."""
         call = self._call
-        with self._guard:
+        with self.guard:
             call.begin_attempt()
             try:
                 self._response = self.head = self._send()
@@ -373,10 +378,10 @@ class _Answer:
                 raise ConfigurationError(f"the request to {call.url} cannot be made: {error}") from error
             # What aiter_raw() reads, without the tenth of the time that it takes; httpx2 makes it a generator.
             stream = cast("httpx2.SyncByteStream", self._response.stream)
-            self._chunks = cast("Generator[bytes, None, None]", stream.__iter__())
+            self.chunks = cast("Generator[bytes, None, None]", stream.__iter__())
         if self.head.status_code != 200:
             self._refuse()
-        with self._guard:
+        with self.guard:
             call.open(self.head)
 
     def _send(self) -> httpx2.Response:
@@ -390,19 +395,8 @@ class _Answer:
 
     def read(self) -> bytes | None:
         """The next piece of the body, ``None`` after the last."""
-        with self._guard:
-            return next(self._chunks, None)
-
-    def read_on(self) -> bool:
-        """Hand the next piece of the body to the call; false after the last."""
-        with self._guard:
-            try:
-                data = self._chunks.__next__()
-            except StopIteration:
-                self._call.end()
-                return False
-            self._call.take(data)
-            return True
+        with self.guard:
+            return next(self.chunks, None)
 
     def read_all(self, limit: int = defaults.MAX_BODY_BYTES) -> bytes:
         """The whole body, or a little more than ``limit`` bytes of it."""
@@ -418,7 +412,7 @@ class _Answer:
             with Guard(self._call):  # its own: another thread may be closing while one reads
                 response.close()
                 with suppress(RuntimeError, ValueError):  # another thread or task is reading: it sees the end
-                    self._chunks.close()
+                    self.chunks.close()
 
     def _refuse(self) -> None:
         try:
@@ -427,5 +421,5 @@ class _Answer:
             body = b""  # the status says enough
         finally:
             self.close()
-        with self._guard:
+        with self.guard:
             raise self._configuration.failure(self.head, body)

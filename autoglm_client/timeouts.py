@@ -82,6 +82,14 @@ class CallClock:
         self._waiting_for = clock
         self._until = None if seconds is None else monotonic() + seconds
 
+    def heard_one(self) -> bool:
+        """An event came: start the clock for the next; true when the whole call is late."""
+        now = monotonic()
+        between = self.timeouts.between_tokens
+        self._waiting_for = "between_tokens"
+        self._until = None if between is None else now + between
+        return self.deadline is not None and self.deadline <= now
+
     def expect_tail(self) -> None:
         """The answer is complete: wait only a moment for what may follow it."""
         self._until = monotonic() + defaults.TAIL_SECONDS
