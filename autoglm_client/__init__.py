@@ -24,8 +24,9 @@ from .actions import (
     parse_action,
     read_action,
 )
-from .async_client import AsyncAutoGLM, AsyncReplyStream
-from .client import AutoGLM, ReplyStream
+from .async_client import AsyncAutoGLM
+from .async_stream import AsyncReplyStream
+from .client import AutoGLM
 from .defaults import __version__
 from .errors import (
     ActionError,
@@ -76,6 +77,7 @@ from .messages import (
 from .prompts import system_prompt
 from .reasoning import split_reasoning
 from .reply import Choice, Reply, Timing, ToolCall, Usage
+from .stream import ReplyStream
 from .timeouts import Timeouts
 from .wire import SAMPLING, ChatOptions, ModelCard, Tokens
 

@@ -1,22 +1,22 @@
-"""The async client: send, iterate, close. Every decision lives in the layers below.
+"""The async client: what can be asked. Every decision lives in the layers below.
 
 ``client.py`` is derived from this file by ``scripts/derive_sync.py``: change this one and run it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
 from . import defaults
-from ._call import Call, Guard, Head
+from ._call import Call
 from ._checks import checked_options
 from ._concurrency import async_map, async_sleep
-from ._exchange import MAX_ERROR_BYTES, Configuration, read_shape
+from ._exchange import Configuration, read_shape
 from ._pool import AsyncPool
 from ._retry import async_attempts
+from .async_stream import AsyncAnswer, AsyncReplyStream
 from .errors import (
     AutoGLMError,
     ConfigurationError,
@@ -25,9 +25,7 @@ from .errors import (
     NotFound,
     ServerFailed,
     StatusError,
-    StreamInterrupted,
 )
-from .events import Event
 from .messages import Messages
 from .reply import Reply
 from .timeouts import CallClock, Timeouts
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
     import httpx2
     from pydantic import BaseModel
 
-__all__ = ["AsyncAutoGLM", "AsyncReplyStream"]
+__all__ = ["AsyncAutoGLM"]
 
 Model = TypeVar("Model", bound="BaseModel")
 Shape = TypeVar("Shape")
@@ -229,203 +227,5 @@ class AsyncAutoGLM:
         return body
 
     async def _read_once(self, call: Call) -> bytes:
-        async with _AsyncAnswer(self._configuration, self._pool, call) as answer:
+        async with AsyncAnswer(self._configuration, self._pool, call) as answer:
             return await answer.read_all()
-
-
-class AsyncReplyStream:
-    """An answer while it comes: iterate over its events, then read :attr:`reply`."""
-
-    def __init__(self, configuration: Configuration, pool: AsyncPool, call: Call) -> None:
-        self._configuration = configuration
-        self._call = call
-        self._answer = _AsyncAnswer(configuration, pool, call)
-        self._failure: AutoGLMError | None = None
-        self._left = False
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._call.url}>"
-
-    async def __aenter__(self) -> Self:
-        """Send the request and wait for the first event; until then a failure is retried."""
-        try:
-            async for attempt in async_attempts(self._configuration.max_attempts, self._call.clock):
-                with attempt:
-                    await self._start()
-        except BaseException:  # a cancelled task, too, must not keep the connection
-            await self.close()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    def __aiter__(self) -> Self:
-        if not self._call.attempts:
-            raise ConfigurationError(
-                "a stream is opened by its block: `with glm.stream(...) as stream:`, with `async` if it is"
-            )
-        return self
-
-    async def __anext__(self) -> Event:
-        events = self._call.assembler.events
-        while not events:
-            if self._failure is not None:
-                raise self._failure
-            if self._answer.closed:
-                self._check_complete()
-                raise StopAsyncIteration
-            await self._advance()
-        return events.popleft()
-
-    @property
-    def reply(self) -> Reply:
-        """The finished answer, equal to what ``chat`` would have returned; raises before it is complete."""
-        self._check_complete()
-        return self._call.reply()
-
-    @property
-    def partial(self) -> Reply:
-        """What has arrived so far."""
-        return self._call.reply()
-
-    async def finish(self) -> Reply:
-        """Read what is left, and return the finished answer."""
-        async for _ in self:
-            pass
-        return self.reply
-
-    async def close(self) -> None:
-        """Release the connection; a generation that still runs ends on the server."""
-        self._left = True
-        await self._answer.close()
-
-    def _check_complete(self) -> None:
-        if not self._call.assembler.complete:
-            state = "was closed before its end" if self._left else "is not complete yet: iterate to the end first"
-            raise self._failure or self._call.described(StreamInterrupted(f"the answer {state}; see also `partial`"))
-
-    async def _start(self) -> None:
-        self._failure = None
-        if self._left:
-            self._check_complete()
-        await self._answer.open()
-        while not self._has_news:
-            await self._advance()
-        if self._failure is not None and not self._call.assembler.events:
-            raise self._failure
-
-    @property
-    def _has_news(self) -> bool:
-        return bool(self._call.assembler.events) or self._failure is not None or self._answer.closed
-
-    async def _advance(self) -> None:
-        """Read one piece of the body and turn it into events."""
-        answer, call = self._answer, self._call
-        try:
-            with answer.guard:
-                try:
-                    call.take(await answer.chunks.__anext__())
-                    more = not call.assembler.stopped
-                except StopAsyncIteration:
-                    call.end()
-                    more = False
-        except AutoGLMError as error:
-            more = False
-            if not call.assembler.complete:  # once complete, nothing that follows can spoil the answer
-                error.retryable = error.retryable and not self._left
-                self._failure = error
-        if not more:
-            await answer.close()
-
-
-class _AsyncAnswer:
-    """What the server sends back for one attempt of a call."""
-
-    head: Head
-    chunks: AsyncGenerator[bytes, None]
-
-    def __init__(self, configuration: Configuration, pool: AsyncPool, call: Call) -> None:
-        self._configuration = configuration
-        self._pool = pool
-        self._call = call
-        self.guard = Guard(call)
-        self._response: httpx2.Response | None = None
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self.open()
-        except BaseException:
-            await self.close()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    @property
-    def closed(self) -> bool:
-        return self._response is None
-
-    async def open(self) -> None:
-        """Send the request and read the head of the answer; raises what a status other than 200 means."""
-        call = self._call
-        with self.guard:
-            call.begin_attempt()
-            try:
-                self._response = self.head = await self._send()
-            except (ImportError, OSError, TypeError, ValueError) as error:  # a proxy, a certificate, a header, a name
-                if isinstance(error, AutoGLMError):
-                    raise
-                raise ConfigurationError(f"the request to {call.url} cannot be made: {error}") from error
-            # What aiter_raw() reads, without the tenth of the time that it takes; httpx2 makes it a generator.
-            stream = cast("httpx2.AsyncByteStream", self._response.stream)
-            self.chunks = cast("AsyncGenerator[bytes, None]", stream.__aiter__())
-        if self.head.status_code != 200:
-            await self._refuse()
-        with self.guard:
-            call.open(self.head)
-
-    async def _send(self) -> httpx2.Response:
-        call, client = self._call, await self._pool.client()
-        if client.is_closed:
-            raise ConfigurationError("http_client is closed: it must stay open as long as it is used")
-        request = client.build_request(
-            call.method, call.url, headers=call.headers, content=call.content, timeout=call.time_limits()
-        )
-        return await client.send(request, stream=True, follow_redirects=False)
-
-    async def read(self) -> bytes | None:
-        """The next piece of the body, ``None`` after the last."""
-        with self.guard:
-            return await anext(self.chunks, None)
-
-    async def read_all(self, limit: int = defaults.MAX_BODY_BYTES) -> bytes:
-        """The whole body, or a little more than ``limit`` bytes of it."""
-        body = bytearray()
-        while len(body) <= limit and (data := await self.read()) is not None:
-            body += data
-        return bytes(body)
-
-    async def close(self) -> None:
-        """Give the connection back, or close it when the body was not read to its end."""
-        response, self._response = self._response, None
-        if response is not None:
-            with Guard(self._call):  # its own: another thread may be closing while one reads
-                await response.aclose()
-                with suppress(RuntimeError, ValueError):  # another thread or task is reading: it sees the end
-                    await self.chunks.aclose()
-
-    async def _refuse(self) -> None:
-        try:
-            body = await self.read_all(MAX_ERROR_BYTES)
-        except AutoGLMError:
-            body = b""  # the status says enough
-        finally:
-            await self.close()
-        with self.guard:
-            raise self._configuration.failure(self.head, body)

@@ -1,4 +1,4 @@
-"""Write client.py from async_client.py; ``--check`` only compares them, whole syntax trees.
+"""Write the sync files from the async ones; ``--check`` only compares them, whole syntax trees.
 
 A rule that no longer matches anything is an error: it would hide a change that nobody translated.
 """
@@ -12,14 +12,16 @@ import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "autoglm_client"
-SOURCE, TARGET = PACKAGE / "async_client.py", PACKAGE / "client.py"
+PAIRS = {"async_client.py": "client.py", "async_stream.py": "stream.py"}
 
 RULES = [
-    (r'"""The async client: send', '"""The sync client: send'),
+    (r'"""The async client:', '"""The sync client:'),
+    (r'"""An async answer', '"""An answer'),
     (
-        r"``client\.py`` is derived from this file by ``scripts/derive_sync\.py``: change this one and run it\.",
-        "Derived from ``async_client.py`` by ``scripts/derive_sync.py``: change that one.",
+        r"``(\w+)\.py`` is derived from this file by ``scripts/derive_sync\.py``: change this one and run it\.",
+        r"Derived from ``async_\1.py`` by ``scripts/derive_sync.py``: change that one.",
     ),
+    (r"from \.async_stream import", "from .stream import"),
     (r"AsyncByteStream", "SyncByteStream"),
     (r"AsyncGenerator\[bytes, None\]", "Generator[bytes, None, None]"),
     (r"\bStopAsyncIteration\b", "StopIteration"),
@@ -33,28 +35,33 @@ RULES = [
 ]
 
 
-def derive(source: str) -> str:
-    """Translate the async source into the sync one."""
+def derive(sources: dict[str, str]) -> dict[str, str]:
+    """Translate the async sources, by the names of their sync files."""
+    derived = {PAIRS[name]: source for name, source in sources.items()}
     for pattern, replacement in RULES:
-        source, matches = re.subn(pattern, replacement, source)
-        if not matches:
+        if not any(re.search(pattern, source) for source in derived.values()):
             sys.exit(f"derive_sync: the rule {pattern!r} matches nothing any more: change or remove it")
-    return ruff("format", ruff("check", source, "--select", "I", "--fix", "--quiet"))  # other names sort otherwise
+        derived = {name: re.sub(pattern, replacement, source) for name, source in derived.items()}
+    # Other names sort otherwise.
+    return {
+        name: ruff("format", ruff("check", text, name, "--select", "I", "--fix", "-q"), name)
+        for name, text in derived.items()
+    }
 
 
-def ruff(command: str, source: str, *options: str) -> str:
+def ruff(command: str, source: str, name: str, *options: str) -> str:
     """Let ruff rewrite a source."""
-    run = [sys.executable, "-m", "ruff", command, *options, "--stdin-filename", str(TARGET), "-"]
+    run = [sys.executable, "-m", "ruff", command, *options, "--stdin-filename", str(PACKAGE / name), "-"]
     return subprocess.run(run, input=source, capture_output=True, text=True, check=True).stdout
 
 
 def main() -> None:
-    derived = derive(SOURCE.read_text())
-    if "--check" in sys.argv[1:]:
-        if ast.dump(ast.parse(derived)) != ast.dump(ast.parse(TARGET.read_text())):
-            sys.exit("derive_sync: client.py is not what async_client.py gives: run scripts/derive_sync.py")
-    else:
-        TARGET.write_text(derived)
+    for name, derived in derive({name: (PACKAGE / name).read_text() for name in PAIRS}).items():
+        target = PACKAGE / name
+        if "--check" not in sys.argv[1:]:
+            target.write_text(derived)
+        elif ast.dump(ast.parse(derived)) != ast.dump(ast.parse(target.read_text())):
+            sys.exit(f"derive_sync: {name} is not what async_{name} gives: run scripts/derive_sync.py")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,224 @@
+"""An answer on its way: send, iterate, close.
+
+Derived from ``async_stream.py`` by ``scripts/derive_sync.py``: change that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, cast
+
+from . import defaults
+from ._call import Call, Guard, Head
+from ._exchange import MAX_ERROR_BYTES, Configuration
+from ._pool import Pool
+from ._retry import sync_attempts
+from .errors import AutoGLMError, ConfigurationError, StreamInterrupted
+from .events import Event
+from .reply import Reply
+
+if TYPE_CHECKING:
+    import httpx2
+
+__all__ = ["Answer", "ReplyStream"]
+
+
+class ReplyStream:
+    """An answer while it comes: iterate over its events, then read :attr:`reply`."""
+
+    def __init__(self, configuration: Configuration, pool: Pool, call: Call) -> None:
+        self._configuration = configuration
+        self._call = call
+        self._answer = Answer(configuration, pool, call)
+        self._failure: AutoGLMError | None = None
+        self._left = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._call.url}>"
+
+    def __enter__(self) -> Self:
+        """Send the request and wait for the first event; until then a failure is retried."""
+        try:
+            for attempt in sync_attempts(self._configuration.max_attempts, self._call.clock):
+                with attempt:
+                    self._start()
+        except BaseException:  # a cancelled task, too, must not keep the connection
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        if not self._call.attempts:
+            raise ConfigurationError(
+                "a stream is opened by its block: `with glm.stream(...) as stream:`, with `async` if it is"
+            )
+        return self
+
+    def __next__(self) -> Event:
+        events = self._call.assembler.events
+        while not events:
+            if self._failure is not None:
+                raise self._failure
+            if self._answer.closed:
+                self._check_complete()
+                raise StopIteration
+            self._advance()
+        return events.popleft()
+
+    @property
+    def reply(self) -> Reply:
+        """The finished answer, equal to what ``chat`` would have returned; raises before it is complete."""
+        self._check_complete()
+        return self._call.reply()
+
+    @property
+    def partial(self) -> Reply:
+        """What has arrived so far."""
+        return self._call.reply()
+
+    def finish(self) -> Reply:
+        """Read what is left, and return the finished answer."""
+        for _ in self:
+            pass
+        return self.reply
+
+    def close(self) -> None:
+        """Release the connection; a generation that still runs ends on the server."""
+        self._left = True
+        self._answer.close()
+
+    def _check_complete(self) -> None:
+        if not self._call.assembler.complete:
+            state = "was closed before its end" if self._left else "is not complete yet: iterate to the end first"
+            raise self._failure or self._call.described(StreamInterrupted(f"the answer {state}; see also `partial`"))
+
+    def _start(self) -> None:
+        self._failure = None
+        if self._left:
+            self._check_complete()
+        self._answer.open()
+        while not self._has_news:
+            self._advance()
+        if self._failure is not None and not self._call.assembler.events:
+            raise self._failure
+
+    @property
+    def _has_news(self) -> bool:
+        return bool(self._call.assembler.events) or self._failure is not None or self._answer.closed
+
+    def _advance(self) -> None:
+        """Read one piece of the body and turn it into events."""
+        answer, call = self._answer, self._call
+        try:
+            with answer.guard:
+                try:
+                    call.take(answer.chunks.__next__())
+                    more = not call.assembler.stopped
+                except StopIteration:
+                    call.end()
+                    more = False
+        except AutoGLMError as error:
+            more = False
+            if not call.assembler.complete:  # once complete, nothing that follows can spoil the answer
+                error.retryable = error.retryable and not self._left
+                self._failure = error
+        if not more:
+            answer.close()
+
+
+class Answer:
+    """What the server sends back for one attempt of a call."""
+
+    head: Head
+    chunks: Generator[bytes, None, None]
+
+    def __init__(self, configuration: Configuration, pool: Pool, call: Call) -> None:
+        self._configuration = configuration
+        self._pool = pool
+        self._call = call
+        self.guard = Guard(call)
+        self._response: httpx2.Response | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            self.open()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether there is nothing more to read."""
+        return self._response is None
+
+    def open(self) -> None:
+        """Send the request and read the head of the answer; raises what a status other than 200 means."""
+        call = self._call
+        with self.guard:
+            call.begin_attempt()
+            try:
+                self._response = self.head = self._send()
+            except (ImportError, OSError, TypeError, ValueError) as error:  # a proxy, a certificate, a header, a name
+                if isinstance(error, AutoGLMError):
+                    raise
+                raise ConfigurationError(f"the request to {call.url} cannot be made: {error}") from error
+            # What aiter_raw() reads, without the tenth of the time that it takes; httpx2 makes it a generator.
+            stream = cast("httpx2.SyncByteStream", self._response.stream)
+            self.chunks = cast("Generator[bytes, None, None]", stream.__iter__())
+        if self.head.status_code != 200:
+            self._refuse()
+        with self.guard:
+            call.open(self.head)
+
+    def _send(self) -> httpx2.Response:
+        call, client = self._call, self._pool.client()
+        if client.is_closed:
+            raise ConfigurationError("http_client is closed: it must stay open as long as it is used")
+        request = client.build_request(
+            call.method, call.url, headers=call.headers, content=call.content, timeout=call.time_limits()
+        )
+        return client.send(request, stream=True, follow_redirects=False)
+
+    def read(self) -> bytes | None:
+        """The next piece of the body, ``None`` after the last."""
+        with self.guard:
+            return next(self.chunks, None)
+
+    def read_all(self, limit: int = defaults.MAX_BODY_BYTES) -> bytes:
+        """The whole body, or a little more than ``limit`` bytes of it."""
+        body = bytearray()
+        while len(body) <= limit and (data := self.read()) is not None:
+            body += data
+        return bytes(body)
+
+    def close(self) -> None:
+        """Give the connection back, or close it when the body was not read to its end."""
+        response, self._response = self._response, None
+        if response is not None:
+            with Guard(self._call):  # its own: another thread may be closing while one reads
+                response.close()
+                with suppress(RuntimeError, ValueError):  # another thread or task is reading: it sees the end
+                    self.chunks.close()
+
+    def _refuse(self) -> None:
+        try:
+            body = self.read_all(MAX_ERROR_BYTES)
+        except AutoGLMError:
+            body = b""  # the status says enough
+        finally:
+            self.close()
+        with self.guard:
+            raise self._configuration.failure(self.head, body)
