@@ -51,7 +51,7 @@ class Call:
 
     def begin_attempt(self) -> None:
         """Forget what an earlier attempt left behind; raises when there is no time for another."""
-        if self.clock.is_over():
+        if not self.clock.begin():
             raise self.clock.error()
         self.attempts += 1
         self._received = 0

@@ -24,7 +24,7 @@ __all__ = ["async_attempts", "read_retry_after", "sync_attempts"]
 
 def async_attempts(max_attempts: int, clock: CallClock) -> AsyncRetrying:
     """The attempts of one call, for ``async for``."""
-    from tenacity import AsyncRetrying  # at the first call: importing it takes as long as all of this package
+    from tenacity import AsyncRetrying  # at the first call, as httpx2 is: importing this package should cost little
 
     return AsyncRetrying(**_rules(max_attempts, clock))
 

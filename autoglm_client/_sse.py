@@ -2,7 +2,7 @@
 
 sseclient-py reads the fields of an event. It wants whole events, and takes quadratic time for one of many pieces or
 many lines; so the framing, which is where a stream gets cut, is done here, in linear time and with a limit. An event
-of one ``data`` line, as every server writes them, is read here too: that takes 0.3 us instead of 3.
+of one ``data`` line, as every server writes them, is read here too, in a third of the time.
 """
 
 from __future__ import annotations

@@ -12,8 +12,6 @@ HOST: Final = "127.0.0.1"
 PORT: Final = 8000
 BASE_URL: Final = f"http://{HOST}:{PORT}/v1"
 MODEL: Final = "autoglm-phone-9b"
-MAX_MODEL_LEN: Final = 25_480
-"""Tokens of prompt, images and answer together, as the model's own instructions serve it."""
 
 CONNECT_SECONDS: Final = 5.0
 SEND_SECONDS: Final = 30.0

@@ -60,7 +60,7 @@ def _goes_round(stretch: str) -> bool:
 
 
 def _packs_small(text: str) -> bool:
-    """A cheap look first: even a loop of 230 random characters deflates to 0.28 of its size, prose to 0.45 and more."""
+    """A cheap look first: even a loop of 230 random characters deflates to 0.31 of its size, English prose to 0.6."""
     data = text.encode("utf-8", "surrogatepass")
     return len(zlib.compress(data, 1)) < _PACKED * len(data)
 

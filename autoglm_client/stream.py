@@ -175,7 +175,7 @@ class Answer:
                 if isinstance(error, AutoGLMError):
                     raise
                 raise ConfigurationError(f"the request to {call.url} cannot be made: {error}") from error
-            # What aiter_raw() reads, without the tenth of the time that it takes; httpx2 makes it a generator.
+            # What aiter_raw() reads, without its bookkeeping (1 us of 18 for a chunk); httpx2 makes it a generator.
             stream = cast("httpx2.SyncByteStream", self._response.stream)
             self.chunks = cast("Generator[bytes, None, None]", stream.__iter__())
         if self.head.status_code != 200:

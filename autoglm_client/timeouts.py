@@ -76,6 +76,11 @@ class CallClock:
         """Shorten a limit to what the deadline leaves, but never to nothing: 0 would mean "do not block"."""
         return self._left_of(None if seconds is None else monotonic() + seconds)
 
+    def begin(self) -> bool:
+        """Forget what an earlier attempt waited for; false when the whole call is late."""
+        self._until = None
+        return not self.is_over()
+
     def expect(self, clock: Clock) -> None:
         """Start the clock for the next event of a stream."""
         seconds: float | None = getattr(self.timeouts, clock)

@@ -42,11 +42,12 @@ def derive(sources: dict[str, str]) -> dict[str, str]:
         if not any(re.search(pattern, source) for source in derived.values()):
             sys.exit(f"derive_sync: the rule {pattern!r} matches nothing any more: change or remove it")
         derived = {name: re.sub(pattern, replacement, source) for name, source in derived.items()}
-    # Other names sort otherwise.
-    return {
-        name: ruff("format", ruff("check", text, name, "--select", "I", "--fix", "-q"), name)
-        for name, text in derived.items()
-    }
+    return {name: tidy(source, name) for name, source in derived.items()}
+
+
+def tidy(source: str, name: str) -> str:
+    """Sort the imports, as other names sort otherwise, and format."""
+    return ruff("format", ruff("check", source, name, "--select", "I", "--fix", "--quiet"), name)
 
 
 def ruff(command: str, source: str, name: str, *options: str) -> str:

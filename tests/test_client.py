@@ -366,6 +366,13 @@ def test_what_is_tried_again(make_client: ClientFactory, first: Any) -> None:
         assert len(server.requests) == 2
 
 
+def test_a_late_first_token_is_waited_for_again(make_client: ClientFactory) -> None:
+    with raw_server([HEAD, 20.0], [HEAD, delta("hello"), finish(), DONE]) as server, make_client(server.url) as glm:
+        with glm.stream("x", timeout=Timeouts(first_token=0.3)) as stream:
+            assert stream.finish().attempts == 2
+        assert len(server.requests) == 2
+
+
 def test_three_attempts_and_no_more(make_client: ClientFactory) -> None:
     with raw_server([plain(b"", "503 Service Unavailable")]) as server, make_client(server.url) as glm:
         with pytest.raises(ServerFailed) as caught:
