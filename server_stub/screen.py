@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from random import Random
 from typing import NamedTuple
 
-__all__ = ["COLORS", "Button", "draw_screen"]
+__all__ = ["COLORS", "Button", "draw_screen", "place_buttons"]
 
 Color = tuple[int, int, int]
 
@@ -16,6 +17,8 @@ COLORS: dict[str, Color] = {
     "green": (39, 174, 96),
     "blue": (41, 98, 255),
     "yellow": (241, 196, 15),
+    "orange": (243, 120, 20),
+    "purple": (142, 68, 173),
     "white": (245, 245, 247),
     "black": (24, 24, 28),
 }
@@ -30,6 +33,10 @@ class Button(NamedTuple):
     width: int
     height: int
 
+    def holds(self, x: int, y: int) -> bool:
+        """Whether a pixel lies on the button."""
+        return 0 <= x - self.left < self.width and 0 <= y - self.top < self.height
+
 
 def draw_screen(width: int, height: int, buttons: Iterable[Button], background: str = "white") -> bytes:
     """Draw the buttons, the later ones on top, and return a PNG file."""
@@ -43,6 +50,35 @@ def draw_screen(width: int, height: int, buttons: Iterable[Button], background: 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(pixels, 6)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
+
+
+def place_buttons(random: Random, width: int, height: int, colors: Sequence[str]) -> list[Button]:
+    """Place a button of each colour somewhere on a screen, none over another.
+
+    They are 20 to 50 % of the screen wide and 6 to 14 % high. More than six rarely find room: then this raises
+    ValueError.
+    """
+    placed: list[Button] = []
+    for color in colors:
+        for _ in range(1000):
+            button = _somewhere(random, color, width, height)
+            if not any(_overlap(button, other) for other in placed):
+                placed.append(button)
+                break
+        else:
+            raise ValueError(f"no room for a {color} button beside {len(placed)} others")
+    return placed
+
+
+def _somewhere(random: Random, color: str, width: int, height: int) -> Button:
+    wide, high = round(width * random.uniform(0.2, 0.5)), round(height * random.uniform(0.06, 0.14))
+    return Button(color, random.randrange(width - wide), random.randrange(height - high), wide, high)
+
+
+def _overlap(one: Button, other: Button) -> bool:
+    apart_across = one.left + one.width <= other.left or other.left + other.width <= one.left
+    apart_down = one.top + one.height <= other.top or other.top + other.height <= one.top
+    return not (apart_across or apart_down)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -1,26 +1,28 @@
-"""Build the tiny checkpoint: ``python -m server_stub.tiny.build OUT_DIR``, where torch and transformers are installed.
+"""Build the tiny checkpoint that training starts from: architecture, tokenizer, chat template, untrained weights.
 
 The architecture, the token names and the chat template's structure are those of the model behind AutoGLM-Phone-9B
-(``Glm4vForConditionalGeneration``); the sizes are small and the weights random. What it says is noise, how it is said
-is real: prompts with images, special tokens, ends of turn. The same seed and the same library versions give the same
+(``Glm4vForConditionalGeneration``); the sizes are small. The same seed and the same library versions give the same
 files, byte for byte.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-from importlib import import_module
+import math
 from pathlib import Path
 from typing import Any
 
-from .sentences import sentences
+import torch
+import transformers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from .lessons import sentences
 
 __all__ = ["SEED", "build"]
 
 SEED = 20251211
 
-WORDS = 640
+WORDS = 2000
 """Entries of the vocabulary that BPE learns; the control tokens come after them."""
 
 END_OF_TEXT = "<|endoftext|>"
@@ -110,16 +112,13 @@ def build(out: Path, *, seed: int = SEED) -> None:
 
 
 def _tokenizer() -> Any:
-    tokenizers, transformers = import_module("tokenizers"), import_module("transformers")
-    byte_level = tokenizers.pre_tokenizers.ByteLevel
-    bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
+    byte_level = pre_tokenizers.ByteLevel
+    bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = byte_level(add_prefix_space=False)
-    bpe.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=WORDS, initial_alphabet=sorted(byte_level.alphabet()), show_progress=False
-    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=WORDS, initial_alphabet=sorted(byte_level.alphabet()), show_progress=False)
     bpe.train_from_iterator(sentences(), trainer)
-    bpe.add_special_tokens([tokenizers.AddedToken(token, normalized=False) for token in CONTROL_TOKENS])
+    bpe.add_special_tokens([AddedToken(token, normalized=False) for token in CONTROL_TOKENS])
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         eos_token=END_OF_TEXT,
@@ -133,16 +132,14 @@ def _tokenizer() -> Any:
 
 
 def _model(ids: dict[str, int], vocabulary: int, seed: int) -> Any:
-    torch, transformers = import_module("torch"), import_module("transformers")
     text = {
         "vocab_size": vocabulary,
         "hidden_size": 128,
         "intermediate_size": 256,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": 4,
         "num_attention_heads": 4,  # heads of 32: the smallest that vLLM's CPU attention supports
         "num_key_value_heads": 2,
         "max_position_embeddings": 32768,
-        "initializer_range": 0.1,  # wide, so that greedy answers depend on the prompt and never on rounding
         "eos_token_id": [ids[token] for token in END_TOKENS],
         "pad_token_id": ids[END_OF_TEXT],
         "rope_parameters": {
@@ -153,13 +150,12 @@ def _model(ids: dict[str, int], vocabulary: int, seed: int) -> Any:
         },
     }
     vision = {
-        "depth": 2,
+        "depth": 3,
         "hidden_size": 128,
         "intermediate_size": 256,
         "num_heads": 4,
         "out_hidden_size": text["hidden_size"],
         "patch_size": 14,
-        "initializer_range": 0.1,
     }
     config = transformers.Glm4vConfig(
         text_config=text,
@@ -173,7 +169,34 @@ def _model(ids: dict[str, int], vocabulary: int, seed: int) -> Any:
         dtype="float32",
     )
     torch.manual_seed(seed)
-    return transformers.Glm4vForConditionalGeneration(config)
+    model = transformers.Glm4vForConditionalGeneration(config)
+    with torch.no_grad():
+        _initialise(model)
+    return model
+
+
+def _initialise(model: Any) -> None:
+    """Start wide, as a narrow model needs, and with places that are far from one another when they are far apart."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.1 if "embed_tokens" in name else 0.04)
+    visual = model.model.visual
+    pixels = visual.patch_embed.proj.weight
+    torch.nn.init.normal_(pixels, std=1 / math.sqrt(pixels[0].numel()))
+    places = visual.embeddings.position_embedding.weight
+    places.copy_(_waves(side=math.isqrt(places.shape[0]), size=places.shape[1]))
+
+
+def _waves(*, side: int, size: int) -> Any:
+    """Sines and cosines of row and column, from a quarter of a wave to six over the picture.
+
+    From random vectors, the vision tower had not found the place of anything after 300 steps; from these it has.
+    """
+    frequencies = 2 * math.pi * torch.logspace(math.log10(0.25), math.log10(6), size // 4)
+    angles = (torch.arange(side)[:, None] + 0.5) / side * frequencies
+    line = torch.cat([angles.sin(), angles.cos()], 1)
+    rows, columns = line[:, None].expand(-1, side, -1), line[None].expand(side, -1, -1)
+    return torch.cat([rows, columns], -1).reshape(side * side, size)
 
 
 def _generation(ids: dict[str, int]) -> dict[str, Any]:
@@ -186,16 +209,3 @@ def _generation(ids: dict[str, int]) -> dict[str, Any]:
 
 def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Read the command line and build."""
-    parser = argparse.ArgumentParser(prog="python -m server_stub.tiny.build", description=build.__doc__)
-    parser.add_argument("out", type=Path, metavar="OUT_DIR")
-    parser.add_argument("--seed", type=int, default=SEED)
-    arguments = parser.parse_args(argv)
-    build(arguments.out, seed=arguments.seed)
-
-
-if __name__ == "__main__":
-    main()
