@@ -1,13 +1,14 @@
 """What a server's refusal means: an error body, in any of the shapes in use, to one of our errors.
 
-Shapes seen: vLLM ``{"error": {"message", "type", "param", "code"}}``, older ones with these fields at the top, Ray
-Serve and FastAPI ``{"detail": ...}``, BigModel ``{"error": {"code": "1113", "message"}}``, ModelScope ``{"errors":
-{"message"}}``, and plain text.
+Shapes seen: vLLM ``{"error": {"message", "type", "param", "code"}}``, older ones with these fields at the top, FastAPI
+``{"detail": ...}``, Ray Serve both of them, the message in a wrapping of its own, BigModel ``{"error": {"code": "1113",
+"message"}}``, ModelScope ``{"errors": {"message"}}``, and plain text.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,11 @@ _BIGMODEL_CODES: dict[str, type[StatusError]] = {
     "1305": RateLimited,
 }
 _TOO_LONG = ("maximum context length", "longer than the maximum model length")  # vLLM's words for text, for images
+_RAY = re.compile(
+    r"Message: (?P<message>.*?) \(Request ID: [^)]*\), Internal exception: .*?, original exception: (?P<original>.*)",
+    re.DOTALL,
+)
+"""Ray Serve LLM's ingress (2.60) around a message; where that is "Internal Server Error", a traceback says more."""
 _CLASSES: dict[int, type[StatusError]] = {
     401: AuthenticationFailed,
     403: AuthenticationFailed,
@@ -64,6 +70,8 @@ class Refusal:
     message: str
     type: str = ""
     code: str = ""
+    of_a_replica: bool = False
+    """It comes from one of several engines, behind an ingress that will ask another one."""
 
 
 def read_refusal(body: object) -> Refusal:
@@ -80,7 +88,16 @@ def _fields(body: object, outer: Mapping[str, Any]) -> Refusal:
     if not isinstance(body, Mapping):
         return Refusal(_words(body), code=str(outer.get("code") or ""))
     message = body.get("message") or outer.get("message") or _words(body)
-    return Refusal(_words(message), type=str(body.get("type") or ""), code=str(body.get("code") or ""))
+    kind, code = str(body.get("type") or ""), str(body.get("code") or "")
+    if isinstance(message, str) and (wrapped := _RAY.fullmatch(message)):
+        return Refusal(_unwrapped(**wrapped.groupdict()), type=kind, code=code, of_a_replica=True)
+    return Refusal(_words(message), type=kind, code=code)
+
+
+def _unwrapped(message: str, original: str) -> str:
+    """What Ray's ingress was told: its message, or the last line of the traceback that is not indented."""
+    lines = [line for line in original.splitlines() if line[:1].strip()]
+    return lines[-1].strip() if lines and message == "Internal Server Error" else message.strip()
 
 
 def _words(value: object) -> str:
@@ -120,7 +137,8 @@ def _class_of(status: int, refusal: Refusal) -> type[StatusError]:
         return _BIGMODEL_CODES[refusal.code]
     words = refusal.message.lower()
     if status >= 500:
-        return ServerDied if "enginecore" in words or "enginedead" in words.replace(" ", "") else ServerFailed
+        died = "enginecore" in words or "enginedead" in words.replace(" ", "")
+        return ServerDied if died and not refusal.of_a_replica else ServerFailed
     if status in _CLASSES:
         return _CLASSES[status]
     if any(sign in words for sign in _TOO_LONG) or refusal.code == "context_length_exceeded":

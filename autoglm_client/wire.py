@@ -189,15 +189,26 @@ class ToolCallDict(TypedDict):
     function: dict[str, str]
 
 
+class ModelMetadata(TypedDict, total=False):
+    """What Ray Serve tells of a model."""
+
+    max_request_context_length: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
     """A model that the server offers."""
 
     id: str
     max_model_len: int | None = None
-    """Tokens of prompt and answer together; vLLM says it."""
+    """Tokens of prompt and answer together; vLLM says it, and Ray Serve in its ``metadata``."""
     owned_by: str | None = None
     root: str | None = None
+    metadata: ModelMetadata | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_model_len is None and self.metadata:
+            object.__setattr__(self, "max_model_len", self.metadata.get("max_request_context_length"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
