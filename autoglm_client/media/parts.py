@@ -31,8 +31,8 @@ __all__ = [
     "video",
 ]
 
-MAX_PIXELS = 2_500_000
-"""The model looks at no more: its ``max_pixels`` of 5,000,000 counts every picture as two frames."""
+MAX_PIXELS = 2_600_000
+"""Screens of 1080 x 2400 just fit. The model sees 2.5 million: its ``max_pixels`` counts a picture as two frames."""
 MAX_DECODED_PIXELS = 25_000_000
 """Phone screens have less than 6 million; a PNG of 22 kB can hold 179 million and cost 700 MB once decoded."""
 MAX_IMAGE_BYTES = 20_000_000
