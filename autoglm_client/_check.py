@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+
+from server_stub.findings import Finding
 
 from .client import AutoGLM
 from .errors import AuthenticationFailed, AutoGLMError, NotFound
 from .media import image
 from .messages import user
 
-__all__ = ["Finding", "check"]
+__all__ = ["check"]
 
 QUESTION = "Who are you?"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the table."""
-
-    name: str
-    state: Literal["ok", "note", "FAIL"]
-    detail: str
-    remedy: str = ""
 
 
 Step = Callable[[AutoGLM], Iterator[Finding]]

@@ -1,4 +1,4 @@
-"""The command ``autoglm``: ask a question, see a demo, check a server."""
+"""The command ``autoglm``: ask a question, see a demo, check a server, start one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
+
+from server_stub.errors import ServeError
+from server_stub.serve import add_arguments as add_serve_arguments
 
 from ._check import check
 from ._terminal import Terminal, visible
@@ -42,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except AutoGLMError as error:
         return _fail(_one_line(error))
+    except ServeError as error:
+        return _fail(str(error))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
@@ -60,7 +65,7 @@ def _fail(message: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="autoglm", description="Talk to AutoGLM-Phone-9B.")
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="ask | demo | check")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="ask | demo | check | serve")
 
     server = argparse.ArgumentParser(add_help=False)
     server.add_argument("--base-url", help="the server (default: AUTOGLM_BASE_URL, or a vLLM on this machine)")
@@ -76,11 +81,19 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--json", action="store_true", help="print the reply as one line of JSON")
     ask.set_defaults(run=_ask)
 
-    demo = commands.add_parser("demo", help="see the main job done on a scripted server, without any model")
+    demo = commands.add_parser("demo", help="see the main job done, without a GPU")
+    demo.add_argument(
+        "--engine",
+        default="scripted",
+        choices=("scripted", "vllm"),
+        help="vllm: a tiny model that really sees, where vLLM is installed (default: a script, without any model)",
+    )
     demo.set_defaults(run=_demo)
 
     checked = commands.add_parser("check", parents=[server], help="find out what works on a server, and what to do")
     checked.set_defaults(run=_check)
+
+    add_serve_arguments(commands.add_parser("serve", help="serve the model; first of all, find out what is missing"))
     return parser
 
 
@@ -95,22 +108,36 @@ def _ask(options: argparse.Namespace) -> int:
     return 0
 
 
-def _demo(_: argparse.Namespace) -> int:
-    from server_stub import ScriptedServer
+def _demo(options: argparse.Namespace) -> int:
     from server_stub.screen import Button, draw_screen
 
     screen = draw_screen(1080, 2160, [Button("green", 60, 160, 320, 120), Button("red", 600, 1500, 320, 120)])
     messages = [system(system_prompt()), first_turn(DEMO_TASK, image(screen), {"current_app": "Demo"})]
     terminal = Terminal(sys.stdout)
-    with ScriptedServer(pace=0.03) as server, AutoGLM(server.base_url) as glm:
+    with _demo_server(options.engine) as base_url, AutoGLM(base_url) as glm:
         terminal.line(f"Task      {DEMO_TASK} (on a drawn screen of 1080 x 2160 pixels)")
         _show(glm, messages, screen)
     terminal.line("")
+    kind = "scripted, it has no model" if options.engine == "scripted" else "real, its model a tiny test model"
     terminal.line(
-        'This server is scripted, it has no model. With a real one: autoglm ask "Open Wi-Fi" --image screen.png '
+        f'This server is {kind}. With AutoGLM-Phone-9B: autoglm ask "Open Wi-Fi" --image screen.png '
         "--base-url http://HOST:8000/v1"
     )
     return 0
+
+
+@contextmanager
+def _demo_server(engine: str) -> Iterator[str]:
+    if engine == "scripted":
+        from server_stub import ScriptedServer
+
+        with ScriptedServer(pace=0.03) as scripted:
+            yield scripted.base_url
+    else:
+        from server_stub import Server
+
+        with Server(profile="tiny", port=0, report=lambda line: print(line, file=sys.stderr)) as server:  # noqa: T201
+            yield server.base_url
 
 
 def _check(options: argparse.Namespace) -> int:

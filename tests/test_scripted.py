@@ -932,9 +932,3 @@ class TestCommand:
                 assert process.wait(5) == 0
             finally:
                 process.kill()
-
-    def test_there_is_no_launcher_yet(self) -> None:
-        done = subprocess.run([sys.executable, "-m", "server_stub"], capture_output=True, text=True, check=False)
-        assert done.returncode == 2
-        assert done.stderr.count("\n") == 1
-        assert "--scripted" in done.stderr

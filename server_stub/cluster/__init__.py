@@ -1,0 +1,1 @@
+"""Replicas behind Ray Serve: its configuration, and what runs inside Ray's own environment."""

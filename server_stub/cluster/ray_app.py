@@ -1,0 +1,135 @@
+"""Serve replicas with Ray until SIGINT or SIGTERM, and leave nothing behind; run by its path, in Ray's environment.
+
+The environment says what to serve: ``AUTOGLM_RAY`` as JSON, and ``VLLM_API_KEY``, which stands in no command line.
+"""
+
+# Ray ends its driver on the spot when its other processes end first, as they do when a whole group is signalled. So the
+# driver is a process of its own, in a session of its own, and this one, which Ray knows nothing of, cleans up.
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+__all__ = ["main"]
+
+DRIVER = Path(__file__).with_name("ray_driver.py")
+SHUTDOWN_SECONDS = 3.0
+LEAVING_SECONDS = 10.0
+"""To take the application out of a cluster of others, which must be done in order."""
+STRAGGLER_SECONDS = 2.0
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps it
+LONGEST_FOLDER = 107 - 63
+"""Characters: the path of a socket has 107 at most, and Ray puts up to 63 behind its temporary folder."""
+
+
+def main() -> int:
+    """Run the driver until it ends or a signal comes, then end and remove all that is left."""
+    settings: dict[str, Any] = json.loads(os.environ["AUTOGLM_RAY"])
+    shared_before = set(_shared_memory())
+    scratch = _scratch_folder()
+    _handle_signals(_stop)
+    driver = None
+    try:
+        environment = _environment(settings, scratch)
+        driver = subprocess.Popen([sys.executable, DRIVER], env=environment, start_new_session=True)  # noqa: S603
+        return driver.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        _handle_signals(signal.SIG_IGN)
+        if driver is not None:
+            _end(driver, LEAVING_SECONDS if settings["existing"] else SHUTDOWN_SECONDS)
+            _end_all_of(session=driver.pid)
+        _remove_shared_memory(shared_before)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _environment(settings: dict[str, Any], scratch: str) -> dict[str, str]:
+    """What Ray and every process that it starts read."""
+    own = {"TMPDIR": scratch, "RAY_TMPDIR": scratch, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+    if not settings["existing"]:
+        # Whoever reaches Ray's ports may run code, unless there is a token; Ray would write its own to ~/.ray.
+        own |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        if os.environ.get("VLLM_API_KEY"):
+            own["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "ray_key.middlewares"
+    return {**os.environ, **own}
+
+
+def _scratch_folder() -> str:
+    """A folder for Ray's sessions and for vLLM's sockets, whose name is short enough for both."""
+    base = tempfile.gettempdir()
+    folder = tempfile.mkdtemp(prefix="ray-", dir=base if len(base) + 13 <= LONGEST_FOLDER else "/tmp")  # noqa: S108
+    return str(Path(folder).resolve())
+
+
+def _end(driver: subprocess.Popen[bytes], seconds: float) -> None:
+    driver.terminate()
+    try:
+        driver.wait(seconds)
+    except subprocess.TimeoutExpired:
+        driver.kill()
+        driver.wait()
+
+
+def _end_all_of(session: int) -> None:
+    """Give the processes of the driver's session some seconds to end by themselves, then end them."""
+    began = time.monotonic()
+    while (left := list(_processes_of(session))) and time.monotonic() < began + 2 * STRAGGLER_SECONDS:
+        for process in left if time.monotonic() > began + STRAGGLER_SECONDS else ():
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.1)
+
+
+def _processes_of(session: int) -> Iterator[int]:
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(ProcessLookupError):
+            if os.getsid(int(entry.name)) == session:
+                yield int(entry.name)
+
+
+def _shared_memory() -> Iterator[Path]:
+    """The segments and semaphores of Python's ``multiprocessing``, by which the parts of vLLM talk."""
+    for pattern in ("psm_*", "sem.mp-*"):
+        yield from SHARED_MEMORY.glob(pattern)
+
+
+def _remove_shared_memory(before: set[Path]) -> None:
+    """Remove what came since the start and nobody uses: vLLM's parts leave it behind when they are ended."""
+    if new := set(_shared_memory()) - before:
+        in_use = "".join(_memory_maps())
+        for path in new:
+            if str(path) not in in_use:
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _memory_maps() -> Iterator[str]:
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with suppress(OSError):
+            yield "\n".join(line for line in maps.read_text().splitlines() if str(SHARED_MEMORY) in line)
+
+
+def _handle_signals(handler: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
+def _stop(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

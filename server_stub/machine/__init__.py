@@ -1,0 +1,1 @@
+"""Looking at this machine before a server is started: GPUs, installed engines, weights, ports, disks."""

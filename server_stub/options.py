@@ -1,0 +1,123 @@
+"""What to serve and how: one object that every engine's command line is made from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from autoglm_client.defaults import HOST, MODEL, PORT
+
+from .errors import ServeError
+
+__all__ = ["Device", "EngineName", "ServeOptions"]
+
+EngineName = Literal["vllm", "sglang", "transformers", "tensorrt-llm"]
+Device = Literal["cuda", "cpu"]
+
+WEIGHTS = "zai-org/AutoGLM-Phone-9B"
+CONTEXT = 25480
+"""Tokens; the publisher's figure: 3,000 of answer, 3,100 of picture, the rest for prompt and history."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """What to serve and how; the defaults are the publisher's, save where those are unsafe.
+
+    ``extra`` is given to the engine as it is, after everything else.
+    """
+
+    engine: EngineName = "vllm"
+    model: str = WEIGHTS
+    """A hub id, or the folder of a checkpoint."""
+    revision: str | None = None
+    served_names: tuple[str, ...] = (MODEL,)
+    device: Device = "cuda"
+    host: str = HOST
+    port: int = PORT
+    api_key: str | None = field(default=None, repr=False)
+    """Travels in the environment, never in a command line."""
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    nodes: int = 1
+    replicas: int = 1
+    max_replicas: int | None = None
+    """Ray Serve adds replicas up to this many while more requests come than ``max_sequences`` for each; None: none."""
+    context: int = CONTEXT
+    max_sequences: int = 16
+    max_queued: int = 64
+    """Requests that may wait beyond those; more are turned away with 503."""
+    gpu_memory: float | None = None
+    """The share of each GPU's memory that the engine may take, 0 to 1; the engine's own default if None."""
+    kv_cache_gib: int = 1
+    """Memory for the key-value cache on a CPU."""
+    dtype: str | None = None
+    quantization: str | None = None
+    load_format: str | None = None
+    eager: bool = False
+    """Run without compiling and without CUDA graphs: slower, starts sooner, takes less memory."""
+    images: int = 10
+    """Pictures that one prompt may hold."""
+    max_pixels: int | None = 5_000_000
+    """Of a picture, counted twice (as two frames of a video): 5,000,000 are 2.5 megapixels; None: the checkpoint's."""
+    prefix_caching: bool = True
+    reasoning_parser: str | None = None
+    tool_parser: str | None = None
+    media_folder: Path | None = None
+    """Requests may name pictures in this folder by ``file://``; none without it."""
+    extra: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("tensor_parallel", "pipeline_parallel", "nodes", "replicas", "context", "max_sequences", "images"):
+            if getattr(self, name) < 1:
+                raise ServeError(f"{name}={getattr(self, name)}: at least 1")
+        if self.engine not in get_args(EngineName):
+            raise ServeError(f"engine={self.engine!r}: there are {', '.join(get_args(EngineName))}")
+        if not 0 <= self.port <= 65535:
+            raise ServeError(f"port={self.port}: 0 (a free one) to 65535")
+        if self.gpu_memory is not None and not 0 < self.gpu_memory <= 1:
+            raise ServeError(f"gpu_memory={self.gpu_memory}: a share of each GPU, above 0 and at most 1")
+
+    def with_(self, **changes: Any) -> Self:
+        """The same options, but for these."""
+        return replace(self, **changes)
+
+    @property
+    def request_model(self) -> str:
+        """The name that requests must give; ``transformers serve`` refuses all but its own for the model."""
+        if self.engine != "transformers":
+            return self.served_names[0]
+        return f"{self.model}@{self.revision}" if self.revision else self.model
+
+    @property
+    def folder(self) -> Path | None:
+        """The checkpoint's folder, if the model is not a hub id; it need not exist."""
+        path = Path(self.model).expanduser()
+        return path if path.is_absolute() or self.model.startswith(".") or path.is_dir() else None
+
+    @property
+    def checkpoint(self) -> str:
+        """The model as the engines take it: a hub id, or a path without ``~``."""
+        return str(self.folder or self.model)
+
+    @property
+    def gpus(self) -> int:
+        """How many GPUs all replicas need together."""
+        return self.tensor_parallel * self.pipeline_parallel * self.replicas if self.device == "cuda" else 0
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def image_limits(self) -> str:
+        """JSON for the engines: how many pictures, and no videos (a video decoder is a wide door)."""
+        return json.dumps({"image": self.images, "video": 0}, separators=(",", ":"))
