@@ -70,6 +70,7 @@ def _add_size(group: _Arguments) -> None:
     group.add_argument("--pipeline-parallel", type=int, metavar="STAGES")
     group.add_argument("--nodes", type=int, help="machines of a Ray cluster that one copy of the model spans")
     group.add_argument("--replicas", type=int, help="copies behind one address, by Ray Serve")
+    group.add_argument("--max-replicas", type=int, metavar="REPLICAS", help="to which Ray may add copies under load")
     group.add_argument("--context", type=int, metavar="TOKENS")
     group.add_argument("--max-sequences", type=int, help="answers generated at the same time")
     group.add_argument("--max-queued", type=int, metavar="REQUESTS", help="that may wait; more are told to come later")

@@ -34,7 +34,7 @@ from .pictures import SIZES, Picture, draw, patches
 
 __all__ = ["train"]
 
-STEPS = 1600
+STEPS = 2000
 BATCH = 32
 LEARNING_RATE = 1.5e-3
 COVERED = 0.25
@@ -204,12 +204,13 @@ class Teacher(nn.Module):
         return losses
 
 
-WEIGHTS = {"words": 1.0, "numbers": 1.5, "look": 0.5, "recall": 0.2, "color": 1.0, "x": 0.5, "y": 0.5}
+IMPORTANCE = {"words": 1.0, "numbers": 1.5, "look": 0.5, "recall": 0.2, "color": 1.0, "x": 0.5, "y": 0.5}
 """How much each loss counts."""
 
 
 def train(out: Path, *, seed: int = SEED, steps: int = STEPS) -> None:
     """Build the model, teach it, and write the checkpoint to the folder ``out``."""
+    torch.set_num_threads(1)  # sums are then taken in one order, and the same seed gives the same weights
     build(out, seed=seed)
     speech = Speech(transformers.AutoTokenizer.from_pretrained(out))
     model = transformers.Glm4vForConditionalGeneration.from_pretrained(
@@ -226,11 +227,11 @@ def train(out: Path, *, seed: int = SEED, steps: int = STEPS) -> None:
 def _teach(teacher: Teacher, batches: Iterator[Batch], steps: int) -> None:
     optimizer = torch.optim.AdamW(teacher.parameters(), lr=LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
-    start, recent = time.monotonic(), dict.fromkeys(WEIGHTS, math.nan)
+    start, recent = time.monotonic(), dict.fromkeys(IMPORTANCE, math.nan)
     for step, batch in enumerate(batches, 1):
         losses = teacher(batch)
         optimizer.zero_grad()
-        torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum().backward()
+        torch.stack([IMPORTANCE[name] * loss for name, loss in losses.items()]).sum().backward()
         nn.utils.clip_grad_norm_(teacher.parameters(), 1.0)
         optimizer.step()
         schedule.step()
