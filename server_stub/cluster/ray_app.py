@@ -29,7 +29,8 @@ SHUTDOWN_SECONDS = 3.0
 LEAVING_SECONDS = 10.0
 """To take the application out of a cluster of others, which must be done in order."""
 STRAGGLER_SECONDS = 2.0
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps it
+SHARED_MEMORY = ("/dev/shm/psm_", "/dev/shm/sem.mp-")  # noqa: S108 - where Linux keeps that of multiprocessing
+LOOK_SECONDS = 5.0
 LONGEST_FOLDER = 107 - 63
 """Characters: the path of a socket has 107 at most, and Ray puts up to 63 behind its temporary folder."""
 
@@ -37,22 +38,23 @@ LONGEST_FOLDER = 107 - 63
 def main() -> int:
     """Run the driver until it ends or a signal comes, then end and remove all that is left."""
     settings: dict[str, Any] = json.loads(os.environ["AUTOGLM_RAY"])
-    shared_before = set(_shared_memory())
+    shared: set[str] = set()
     scratch = _scratch_folder()
     _handle_signals(_stop)
     driver = None
     try:
         environment = _environment(settings, scratch)
         driver = subprocess.Popen([sys.executable, DRIVER], env=environment, start_new_session=True)  # noqa: S603
-        return driver.wait()
+        return _wait(driver, shared)
     except KeyboardInterrupt:
         return 0
     finally:
         _handle_signals(signal.SIG_IGN)
         if driver is not None:
+            shared |= set(_shared_memory_of(driver.pid))
             _end(driver, LEAVING_SECONDS if settings["existing"] else SHUTDOWN_SECONDS)
             _end_all_of(session=driver.pid)
-        _remove_shared_memory(shared_before)
+        _remove(shared)
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -72,6 +74,14 @@ def _scratch_folder() -> str:
     base = tempfile.gettempdir()
     folder = tempfile.mkdtemp(prefix="ray-", dir=base if len(base) + 13 <= LONGEST_FOLDER else "/tmp")  # noqa: S108
     return str(Path(folder).resolve())
+
+
+def _wait(driver: subprocess.Popen[bytes], shared: set[str]) -> int:
+    """Wait for the driver to end; meanwhile, note the shared memory of replicas, which may end before it."""
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return driver.wait(LOOK_SECONDS)
+        shared |= set(_shared_memory_of(driver.pid))
 
 
 def _end(driver: subprocess.Popen[bytes], seconds: float) -> None:
@@ -100,26 +110,25 @@ def _processes_of(session: int) -> Iterator[int]:
                 yield int(entry.name)
 
 
-def _shared_memory() -> Iterator[Path]:
-    """The segments and semaphores of Python's ``multiprocessing``, by which the parts of vLLM talk."""
-    for pattern in ("psm_*", "sem.mp-*"):
-        yield from SHARED_MEMORY.glob(pattern)
+def _shared_memory_of(session: int) -> Iterator[str]:
+    """The shared memory that the session's processes have before them: what others made is never ours to remove."""
+    for process in _processes_of(session):
+        yield from _mapped(Path("/proc") / str(process) / "maps")
 
 
-def _remove_shared_memory(before: set[Path]) -> None:
-    """Remove what came since the start and nobody uses: vLLM's parts leave it behind when they are ended."""
-    if new := set(_shared_memory()) - before:
-        in_use = "".join(_memory_maps())
-        for path in new:
-            if str(path) not in in_use:
-                with suppress(OSError):
-                    path.unlink()
+def _remove(shared: set[str]) -> None:
+    """Remove what nobody uses any more: vLLM's parts leave it behind when they are ended."""
+    used = {name for maps in Path("/proc").glob("[0-9]*/maps") for name in _mapped(maps)} if shared else set()
+    for name in shared - used:
+        Path(name).unlink(missing_ok=True)
 
 
-def _memory_maps() -> Iterator[str]:
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        with suppress(OSError):
-            yield "\n".join(line for line in maps.read_text().splitlines() if str(SHARED_MEMORY) in line)
+def _mapped(maps: Path) -> Iterator[str]:
+    with suppress(OSError):
+        for line in maps.read_text().splitlines():
+            name = line.rpartition(" ")[2]
+            if name.startswith(SHARED_MEMORY):
+                yield name
 
 
 def _handle_signals(handler: Any) -> None:
