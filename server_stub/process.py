@@ -233,7 +233,8 @@ def _options(options: ServeOptions | None, profile: str | None, changes: dict[st
 
 
 def _with_key(options: ServeOptions) -> ServeOptions:
-    """The options; a server that others can reach asks for a key."""
-    if options.is_local or options.api_key:
-        return options
-    return options.with_(api_key=secrets.token_urlsafe(24))
+    """The options; a server that others can reach asks for a key, and vLLM for the one that its environment names."""
+    key = options.api_key or (os.environ.get("VLLM_API_KEY") if options.engine == "vllm" else None)
+    if not (key or options.is_local):
+        key = secrets.token_urlsafe(24)
+    return options.with_(api_key=key)

@@ -47,6 +47,7 @@ def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
 
 
 @pytest.fixture
@@ -266,6 +267,13 @@ def test_a_key_is_made_for_the_network() -> None:
     assert Server(host="0.0.0.0").api_key != Server(host="0.0.0.0").api_key
     assert Server(host="0.0.0.0", api_key=KEY).api_key == KEY
     assert Server().api_key is None
+
+
+def test_the_key_that_the_engine_would_demand_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", KEY)
+    assert Server().api_key == KEY
+    assert Server(api_key="other").api_key == "other"
+    assert Server(ServeOptions(engine="sglang")).api_key is None  # it would refuse one
 
 
 @pytest.mark.parametrize(

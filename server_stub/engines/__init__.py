@@ -23,7 +23,7 @@ def engine_for(options: ServeOptions) -> Engine:
     if not options.is_local and not options.api_key:
         raise ServeError(
             f"host={options.host!r} can be reached from other machines: it needs an API key (api_key, or "
-            "--api-key in a shell), or stay on 127.0.0.1"
+            "AUTOGLM_API_KEY in a shell), or stay on 127.0.0.1"
         )
     if max(options.replicas, options.max_replicas or 1) == 1:
         return _ENGINES[options.engine]
