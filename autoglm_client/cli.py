@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a terminal that has no Chinese is no reason to fail
     try:
         status: int = options.run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed before we were started
+            sys.stdout.flush()
     except AutoGLMError as error:
         return _fail(_one_line(error))
     except ServeError as error:
@@ -114,7 +115,7 @@ def _demo(options: argparse.Namespace) -> int:
     screen = draw_screen(1080, 2160, [Button("green", 60, 160, 320, 120), Button("red", 600, 1500, 320, 120)])
     messages = [system(system_prompt()), first_turn(DEMO_TASK, image(screen), {"current_app": "Demo"})]
     terminal = Terminal(sys.stdout)
-    with _demo_server(options.engine) as base_url, AutoGLM(base_url) as glm:
+    with _demo_client(options.engine) as glm:
         terminal.line(f"Task      {DEMO_TASK} (on a drawn screen of 1080 x 2160 pixels)")
         _show(glm, messages, screen)
     terminal.line("")
@@ -127,17 +128,18 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _demo_server(engine: str) -> Iterator[str]:
+def _demo_client(engine: str) -> Iterator[AutoGLM]:
     if engine == "scripted":
         from server_stub import ScriptedServer
 
-        with ScriptedServer(pace=0.03) as scripted:
-            yield scripted.base_url
+        with ScriptedServer(pace=0.03) as scripted, AutoGLM(scripted.base_url, options=SAMPLING) as glm:
+            yield glm
     else:
         from server_stub import Server
 
-        with Server(profile="tiny", port=0, report=lambda line: print(line, file=sys.stderr)) as server:  # noqa: T201
-            yield server.base_url
+        server = Server(profile="tiny", port=0, report=lambda line: print(line, file=sys.stderr))  # noqa: T201
+        with server, server.client(options=SAMPLING) as glm:  # which knows the server's key and model
+            yield glm
 
 
 def _check(options: argparse.Namespace) -> int:

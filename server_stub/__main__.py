@@ -20,7 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m server_stub")
     add_arguments(parser)
     options = parser.parse_args(given)
-    status: int = options.run(options)
+    try:
+        status: int = options.run(options)
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201
+        return 1
     return status
 
 

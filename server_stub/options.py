@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,6 +21,18 @@ Device = Literal["cuda", "cpu"]
 WEIGHTS = "zai-org/AutoGLM-Phone-9B"
 CONTEXT = 25480
 """Tokens; the publisher's figure: 3,000 of answer, 3,100 of picture, the rest for prompt and history."""
+
+
+_LEAST = {
+    **dict.fromkeys(("tensor_parallel", "pipeline_parallel", "nodes", "replicas", "max_replicas"), 1),
+    **dict.fromkeys(("context", "max_sequences", "images", "max_pixels", "kv_cache_gib"), 1),
+    "max_queued": 0,
+}
+_OURS = {
+    **dict.fromkeys(("--host", "--port"), "the launcher must know it, give it before the --"),
+    "--api-key": "every user of this machine would read it; set AUTOGLM_API_KEY",
+}
+"""Options of the engine that would open what is closed, or hide the server from its launcher."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +83,22 @@ class ServeOptions:
     extra: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("tensor_parallel", "pipeline_parallel", "nodes", "replicas", "context", "max_sequences", "images"):
-            if getattr(self, name) < 1:
-                raise ServeError(f"{name}={getattr(self, name)}: at least 1")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ServeError(f"{name}={value}: at least {least}")
         if self.engine not in get_args(EngineName):
             raise ServeError(f"engine={self.engine!r}: there are {', '.join(get_args(EngineName))}")
         if not 0 <= self.port <= 65535:
             raise ServeError(f"port={self.port}: 0 (a free one) to 65535")
         if self.gpu_memory is not None and not 0 < self.gpu_memory <= 1:
             raise ServeError(f"gpu_memory={self.gpu_memory}: a share of each GPU, above 0 and at most 1")
+        if not re.fullmatch(r"[!-~]*", self.api_key or ""):  # as a header takes it; the words must not hold it
+            raise ServeError("api_key: only visible ASCII characters, without spaces and ends of lines")
+        for word in self.extra:
+            if word.partition("=")[0].replace("_", "-") in _OURS:
+                name = word.partition("=")[0]
+                raise ServeError(f"{name} cannot be given to the engine itself: {_OURS[name.replace('_', '-')]}")
 
     def with_(self, **changes: Any) -> Self:
         """The same options, but for these."""
@@ -94,7 +114,10 @@ class ServeOptions:
     @property
     def folder(self) -> Path | None:
         """The checkpoint's folder, if the model is not a hub id; it need not exist."""
-        path = Path(self.model).expanduser()
+        try:
+            path = Path(self.model).expanduser()
+        except RuntimeError:  # ~somebody, who has no home here
+            path = Path(self.model).absolute()
         return path if path.is_absolute() or self.model.startswith(".") or path.is_dir() else None
 
     @property

@@ -17,6 +17,7 @@ from .machine.ports import check_port
 from .machine.storage import check_disk, check_shared_memory
 from .options import WEIGHTS, ServeOptions
 from .profiles import TINY_WEIGHTS
+from .supervisor.records import default_log
 
 __all__ = ["CHECKS", "check_weights", "preflight", "require"]
 
@@ -24,10 +25,14 @@ Check = Callable[[ServeOptions, Installed], Iterator[Finding]]
 HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
-def preflight(options: ServeOptions, python: Path) -> list[Finding]:
+def preflight(options: ServeOptions, python: Path, log: Path | None = None) -> list[Finding]:
     """Look at this machine and at what is installed for ``python``; nothing is started or changed."""
     inside = look_into(python, options)
-    return [finding for check in CHECKS for finding in _findings(check, options, inside)]
+
+    def check_logs(_options: ServeOptions, _inside: Installed) -> Iterator[Finding]:
+        yield from check_disk(log or default_log(options.port))
+
+    return [finding for check in (*CHECKS, check_logs) for finding in _findings(check, options, inside)]
 
 
 def require(findings: Iterable[Finding]) -> None:
@@ -39,7 +44,7 @@ def require(findings: Iterable[Finding]) -> None:
 
 def check_weights(options: ServeOptions, _inside: Installed) -> Iterator[Finding]:
     """The model: a folder, a GGUF file, or an id of the hub."""
-    path = Path(options.model).expanduser()
+    path = options.folder or Path(options.model)
     if path.is_dir():
         yield from check_folder(path, _fetch(path), weights=options.load_format != "dummy")
     elif path.is_file():
@@ -77,6 +82,5 @@ CHECKS: tuple[Check, ...] = (
     check_device,
     check_weights,
     check_port,
-    check_disk,
     check_shared_memory,
 )

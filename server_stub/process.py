@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from .command import SECRETS, Command
 from .engines import Engine, engine_for
-from .errors import EngineFailed, NotReady, ServeError
+from .errors import EngineFailed, NotReady, PreflightFailed, ServeError
 from .options import ServeOptions
 from .preflight import preflight, require
 from .profiles import PROFILES
@@ -23,7 +24,7 @@ from .supervisor.address import free_port, reachable
 from .supervisor.guard import GRACE
 from .supervisor.guarded import Guarded
 from .supervisor.readiness import Readiness, Refused
-from .supervisor.records import Record, default_log, start_of
+from .supervisor.records import Record, default_log, running, start_of
 from .supervisor.watch import Stopped, Watch
 
 if TYPE_CHECKING:
@@ -32,13 +33,15 @@ if TYPE_CHECKING:
 __all__ = ["Server", "engine_python"]
 
 LOOK_SECONDS = 0.2
+LONGEST_SECONDS = 86400.0
 DYING_SECONDS = 10.0
 """For an engine that could not answer to end by itself, and so to say why."""
 
 
 def engine_python(python: Path | str | None = None) -> Path:
     """The interpreter the engine is installed for: the one given, ``$AUTOGLM_ENGINE_PYTHON``, or this one."""
-    return Path(python or os.environ.get("AUTOGLM_ENGINE_PYTHON") or sys.executable).absolute()
+    found = str(python or os.environ.get("AUTOGLM_ENGINE_PYTHON") or sys.executable)
+    return Path(shutil.which(found) or found).expanduser().absolute()  # a bare name is looked for as a shell does
 
 
 class Server:
@@ -65,8 +68,8 @@ class Server:
         self.options = _with_key(_options(options, profile, changes))
         self.python = engine_python(python)
         self._given_engine = engine
-        self._given_log = log
-        self._timeout = timeout
+        self._given_log = log.expanduser().absolute() if log else None  # whatever folder the program changes to later
+        self._timeout = _seconds(timeout)
         self._force = force
         self._report = report or (lambda _: None)
         self._running: Watch | None = None
@@ -104,13 +107,13 @@ class Server:
 
     def start(self) -> Self:
         """Look at the machine, then start the engine and return at once; `wait` tells when it answers."""
-        if self._running is not None and self._running.process.exit is None:
-            raise ServeError(f"This server runs already, at {self.base_url}.")
+        self._must_not_run()
         if not self._force:
-            require(preflight(self.options, self.python))
+            require(preflight(self.options, self.python, self.log))
         self.options = self.options.with_(port=free_port(self.options.host, self.options.port))
-        atexit.register(self.stop)
+        self._must_be_alone()
         self._running = Watch(self._run(), self.log, self.engine.title, self._report)
+        atexit.register(self.stop)
         self._keep_record(self._running.process.pid)
         return self
 
@@ -164,6 +167,7 @@ class Server:
         return AsyncAutoGLM(**self._client_settings(settings))
 
     def __enter__(self) -> Self:
+        self._must_not_run()  # and goes on to run
         try:
             self.start().wait()
         except BaseException:
@@ -180,11 +184,23 @@ class Server:
         own = {"base_url": self.base_url, "api_key": self.api_key, "model": self.options.request_model}
         return own | settings
 
+    def _must_not_run(self) -> None:
+        if self._running is not None and self._running.process.exit is None:
+            raise ServeError(f"This server runs already, at {self.base_url}.")
+
+    def _must_be_alone(self) -> None:
+        """One that loads has not taken its port yet: it would answer our questions in the place of our engine."""
+        for other in running():
+            if other.url == self.base_url:
+                raise PreflightFailed(f"{other.url} is another server's that still starts or stops: {other}")
+
     def _run(self) -> Guarded:
         try:
             self.log.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ServeError(f"No log can be written: {error}; name another file with log=") from error
+        if self.log.exists() and not self.log.is_file():  # it would be renamed to make room for the log
+            raise ServeError(f"No log can be written: {self.log} is no file; name another one with log=")
         environment = self.command.full_environment()
         hidden = [environment[name] for name in SECRETS if environment.get(name)]
         return Guarded(self.command.argv, environment, self.log, hidden)
@@ -230,6 +246,12 @@ def _options(options: ServeOptions | None, profile: str | None, changes: dict[st
     if profile not in PROFILES:
         raise ServeError(f"profile={profile!r}: there are {', '.join(PROFILES)}")
     return PROFILES[profile].options(**changes)
+
+
+def _seconds(timeout: float) -> float:
+    if not 0 < timeout <= LONGEST_SECONDS:
+        raise ServeError(f"timeout={timeout}: seconds, more than 0 and at most {LONGEST_SECONDS:.0f}")
+    return timeout
 
 
 def _with_key(options: ServeOptions) -> ServeOptions:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol, get_args
@@ -23,6 +24,7 @@ from .supervisor.records import running
 
 __all__ = ["add_arguments", "options_from", "run"]
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a log's last lines could hold the terminal's own commands
 KEY_NAMES = ("AUTOGLM_API_KEY", "VLLM_API_KEY")
 
 
@@ -93,12 +95,13 @@ def _add_start(group: _Arguments) -> None:
     )
 
 
-def _add_others(group: _Arguments) -> None:
-    group.add_argument("--check", action="store_true", help="look at this machine")
-    group.add_argument("--dry-run", action="store_true", help="print the command")
-    group.add_argument("--env", action="store_true", help="print what its environment has beyond yours")
-    group.add_argument("--status", action="store_true", help="list the servers that run")
-    group.add_argument("--stop", action="store_true", help="stop them; with --port, that one")
+def _add_others(group: argparse._ArgumentGroup) -> None:
+    one = group.add_mutually_exclusive_group()
+    one.add_argument("--check", action="store_true", help="look at this machine")
+    one.add_argument("--dry-run", action="store_true", help="print the command")
+    one.add_argument("--env", action="store_true", help="print what its environment has beyond yours")
+    one.add_argument("--status", action="store_true", help="list the servers that run")
+    one.add_argument("--stop", action="store_true", help="stop them; with --port, that one")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -141,6 +144,8 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def options_from(arguments: argparse.Namespace) -> ServeOptions:
     """The profile's options with the changes of the command line."""
+    if arguments.extra and not arguments.extra[0].startswith("-"):
+        raise ServeError(f"{arguments.extra[0]!r} is no option; a profile is named by --profile")
     names = {field.name for field in fields(ServeOptions)}
     changes = {name: value for name, value in vars(arguments).items() if name in names and value not in (None, [], ())}
     for name in ("served_names", "extra"):
@@ -162,7 +167,7 @@ def _profile(name: str | None) -> Profile:
 
 
 def _check(server: Server) -> int:
-    findings = preflight(server.options, server.python)
+    findings = preflight(server.options, server.python, server.log)
     for finding in findings:
         print(finding)
     return int(any(finding.state == "FAIL" for finding in findings))
@@ -184,10 +189,16 @@ def _run(server: Server) -> int:
 
 
 def _introduce(server: Server) -> None:
-    _say(f"ready: {server.base_url} serves {', '.join(server.options.served_names)}")
+    _say(f"ready: {server.base_url} serves {_names(server.options)}")
     _say(f"log: {server.log}")
     if server.api_key and server.api_key != _key():
         _say(f"API key, made for this run and shown this once: {server.api_key}")
+
+
+def _names(options: ServeOptions) -> str:
+    """The names that requests may give."""
+    names = options.served_names
+    return ", ".join(names if options.request_model in names else (options.request_model,))
 
 
 def _key() -> str | None:
@@ -216,7 +227,9 @@ def _stop(port: int | None) -> int:
 @contextmanager
 def _signals_interrupt() -> Iterator[None]:
     """SIGTERM and SIGHUP end the server as Ctrl-C does, also where a shell started us with SIGINT ignored."""
-    numbers = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` means it
+        numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield
@@ -226,4 +239,5 @@ def _signals_interrupt() -> Iterator[None]:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    with suppress(OSError):  # a terminal that has gone, or `head`, is no reason to stop a server
+        print(_CONTROL.sub("�", line), file=sys.stderr, flush=True)

@@ -321,3 +321,8 @@ def test_check_understands_the_ingress() -> None:
     assert {state for state, _ in states.values()} <= {"ok", "note"}
     assert states["model"] == ("ok", "autoglm-phone-9b, context of 4096 tokens")
     assert states["health"][0] == states["text"][0] == states["image"][0] == states["stream"][0] == "ok"
+
+
+def test_a_file_for_a_cluster_is_never_open_to_all() -> None:
+    with pytest.raises(ServeError, match="checks no API key"):
+        serve_file(PROFILES["48gb"].options(host="0.0.0.0", api_key="secret", replicas=2))

@@ -65,3 +65,12 @@ def test_a_line_is_given_when_it_is_complete(tmp_path: Path) -> None:
     assert log.rest() == ["the be"]
     assert log.last_line == "the be"
     log.close()
+
+
+def test_a_line_without_end_hides_nothing_and_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"x" * (3 << 20) + b"\nCUDA out of memory\n")
+    reader = EngineLog(path)
+    assert reader.rest()[-1] == "CUDA out of memory"
+    reader.close()
+    assert sum(map(len, reader.kept)) < 100_000

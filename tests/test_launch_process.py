@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -42,11 +43,13 @@ MakeServer = Callable[..., Server]
 
 
 @pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
-    (tmp_path / "scratch").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", None)
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as short:  # a longer name is not used for sockets
+        (tmp_path / "scratch").symlink_to(short)
+        monkeypatch.setenv("TMPDIR", short)
+        monkeypatch.setattr("tempfile.tempdir", None)
+        yield
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
 
 
@@ -477,3 +480,118 @@ def engines_on(port: int) -> list[int]:
     """The fake engines that were told to serve on this port."""
     wanted = f"\0{FAKE}\0{port}\0".encode()
     return [int(it.parent.name) for it in Path("/proc").glob("[0-9]*/cmdline") if wanted in quiet_read(it)]
+
+
+def test_a_stop_right_after_the_start_is_heard(make_server: MakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("server_stub.supervisor.guarded.Guarded._begin", interrupt)
+    server = make_server("ignores-sigterm", "hangs")
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        server.start()
+    assert time.monotonic() - began < 8  # not the 10 s after which the guard itself is killed
+    assert engines_on(server.options.port) == []
+
+
+def test_a_killed_guard_takes_other_sessions_along(make_server: MakeServer) -> None:
+    with make_server("forks-stubborn") as server:
+        left = grandchildren(server.log)
+        os.kill(running()[0].pid, signal.SIGKILL)
+        with pytest.raises(EngineFailed, match="nobody knows how"):
+            server.wait_for_exit()
+    eventually(lambda: not any(map(start_of, left)))
+
+
+def test_a_running_server_survives_a_second_with(make_server: MakeServer) -> None:
+    with make_server() as server:
+        with pytest.raises(ServeError, match="runs already"), server:
+            pass
+        assert server.poll()
+
+
+def test_an_address_belongs_to_the_one_that_still_loads(make_server: MakeServer) -> None:
+    first = make_server("hangs").start()
+    with pytest.raises(PreflightFailed, match="another server's that still starts"):
+        make_server(port=first.options.port).start()
+    assert first.poll()
+
+
+def test_only_a_file_becomes_the_log(make_server: MakeServer, tmp_path: Path) -> None:
+    folder = tmp_path / "precious"
+    folder.mkdir()
+    with pytest.raises(ServeError, match="precious is no file"):
+        make_server(log=folder).start()
+    assert folder.is_dir()
+
+
+def test_the_log_stays_where_it_is_when_the_program_moves(
+    make_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server = make_server("dies", log=Path("relative.log")).start()
+    monkeypatch.chdir("/")
+    with pytest.raises(EngineFailed, match="ran out of memory"):
+        server.wait()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert make_server(log=Path("~/log")).log == tmp_path / "log"
+
+
+@pytest.mark.parametrize("timeout", [-1.0, 0.0, float("inf"), float("nan"), 1e12])
+def test_a_timeout_is_a_number_of_seconds(timeout: float) -> None:
+    with pytest.raises(ServeError, match="seconds, more than 0"):
+        Server(profile="tiny", timeout=timeout)
+
+
+@pytest.mark.parametrize("key", ["sk-secret\n", "sk-secret key", "sk-secret-中"])
+def test_a_key_that_no_header_holds_is_refused_without_telling_it(key: str) -> None:
+    with pytest.raises(ServeError, match="visible ASCII") as caught:
+        Server(profile="tiny", api_key=key)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["--host", "--port=9000", "--api-key", "--api_key=sk-secret"])
+def test_the_engine_is_not_told_behind_the_launcher(word: str) -> None:
+    with pytest.raises(ServeError, match="cannot be given to the engine itself") as caught:
+        ServeOptions(extra=(word, "x"))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "written", ['{"pid": -7, "started": null, "url": "", "model": "", "engine": "", "log": ""}', None]
+)
+def test_a_record_that_makes_no_sense_is_nobody(written: str | None) -> None:
+    Record(pid=1, started="long ago", url="", model="", engine="", log="").write()
+    path = Record(pid=1, started="", url="", model="", engine="", log="")._path
+    path.unlink()
+    if written is None:
+        path.mkdir()  # cannot be read, nor removed as a file
+    else:
+        path.write_text(written)
+    assert running() == []
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr("pathlib.Path.home", nobody)
+    with pytest.raises(ServeError, match="set HOME or XDG_STATE_HOME"):
+        running()
+
+
+def test_sockets_find_room_however_long_the_temporary_folder(
+    make_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("long" * 15)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with make_server() as server:
+        (engine,) = engines_on(server.options.port)
+        said = Path(f"/proc/{engine}/environ").read_bytes().split(b"\0")
+        (scratch,) = [Path(line.decode().partition("=")[2]) for line in said if line.startswith(b"TMPDIR=")]
+        assert len(f"{scratch}/2e50644a-736b-4c6e-8a8b-b6c4e73f61eb") <= 107
+    assert not scratch.exists()

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +111,7 @@ def test_options_that_are_false_or_zero_are_not_lost() -> None:
     ("options", "said"),
     [
         (("--profile", "tiny", "--context", 0), "context=0: at least 1"),
+        (("tiny",), "'tiny' is no option; a profile is named by --profile"),
         (("--profile", "tiny", "--engine", "sglang", "--host", "0.0.0.0", "--dry-run"), "SGLang"),
         (("--profile", "tiny", "--python", "/no/python"), "/no/python"),
     ],
@@ -186,3 +188,51 @@ def test_a_key_from_the_environment_is_not_shown(python: Path, port: int) -> Non
     serving.wait_for(READY)
     serving.process.terminate()
     assert "sk-secret" not in serving.end()[1]
+
+
+def test_nohup_is_heeded(python: Path, port: int) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup leaves it to what it starts
+    try:
+        serving = Serving("--port", port, "--python", python)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    serving.wait_for(READY)
+    serving.process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        serving.process.wait(1)
+    serving.process.terminate()
+    assert serving.end()[0] == 0
+
+
+def test_a_reader_who_has_gone_stops_nothing(python: Path, port: int) -> None:
+    serving = Serving("--port", port, "--python", python, BEHAVIOUR="late")
+    assert serving.process.stderr
+    serving.process.stderr.close()
+    try:
+        deadline = time.monotonic() + 20
+        while f"http://127.0.0.1:{port}/v1" not in serve("--status").stdout:
+            assert time.monotonic() < deadline
+        time.sleep(1)
+        assert serving.process.poll() is None
+    finally:
+        serving.process.terminate()
+        assert serving.process.wait(30) == 0
+        serving._alarm.cancel()
+
+
+def test_one_thing_instead_of_starting() -> None:
+    assert serve("--status", "--stop").returncode == 2
+
+
+def test_a_home_of_nobody_is_no_reason_to_fail() -> None:
+    done = serve("--profile", "tiny", "--model", "~nobody-of-this-name/x", "--check", "--port", 0)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "FAIL  weights        ~nobody-of-this-name/x is not there" in done.stdout
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_borne(closed: str) -> None:
+    main = "import sys; from autoglm_client.cli import main; sys.exit(main())"
+    command = f'exec "{sys.executable}" -c "{main}" serve --profile tiny --dry-run {closed}'
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -231,11 +231,12 @@ def test_a_host_that_is_not_here(host: str, said: str, remedy: str) -> None:
 
 def test_no_folder_for_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    assert only(check_disk(ON_GPU, environment())).state == "ok"
+    log = tmp_path / "state" / "autoglm" / "8000.log"
+    assert only(check_disk(log)).state == "ok"
     (tmp_path / "state").touch()
-    finding = failed(check_disk(ON_GPU, environment()))
+    finding = failed(check_disk(log))
     assert finding.detail == f"{tmp_path}/state cannot be written into"
-    assert finding.remedy == "export XDG_STATE_HOME=FOLDER, one of your own"
+    assert finding.remedy == "--log FILE in a folder of your own"
 
 
 @pytest.fixture
@@ -281,8 +282,19 @@ def test_every_check_has_its_say(
     python = stand_in(f"echo {shlex.quote(told)}")
     findings = preflight(ServeOptions(model=str(checkpoint), port=0), python)
     assert [finding for finding in findings if finding.state == "FAIL"] == []
-    names = ["interpreter", "engine", "transformers", "GPUs", "driver", "GPU 0", "weights", "port", "logs"]
-    assert [finding.name for finding in findings][: len(names)] == names
+    names = [
+        "interpreter",
+        "engine",
+        "transformers",
+        "GPUs",
+        "driver",
+        "GPU 0",
+        "weights",
+        "port",
+        "shared memory",
+        "logs",
+    ]
+    assert list(dict.fromkeys(finding.name for finding in findings)) == names
     require(findings)
 
 
@@ -307,7 +319,7 @@ def test_what_may_not_be_read_does_not_end_the_checks(tmp_path: Path, monkeypatc
         yield Finding("weights", "ok", "config.json")
         raise PermissionError(13, "Permission denied", "/theirs/model")
 
-    monkeypatch.setattr(preflight_module, "CHECKS", (check_weights, check_disk))
+    monkeypatch.setattr(preflight_module, "CHECKS", (check_weights,))
     ok, finding, disk = preflight(ON_GPU, tmp_path / "python")
     assert (ok.state, finding.state, disk.name) == ("ok", "FAIL", "logs")
     assert (finding.name, finding.detail) == ("weights", "/theirs/model cannot be looked at: Permission denied")

@@ -43,8 +43,12 @@ def llm_config(options: ServeOptions) -> dict[str, Any]:
 def serve_file(options: ServeOptions) -> str:
     """A file for ``serve deploy`` on a cluster that is there: YAML, written as the JSON that every YAML reader takes.
 
-    It holds no key, because Ray Serve checks none.
+    It holds no key, because Ray Serve checks none: so it is refused for an address that others can reach.
     """
+    if not options.is_local:
+        raise ServeError(
+            f"host={options.host!r}: Ray's own proxy checks no API key; serve on 127.0.0.1, behind one that does"
+        )
     application = {
         "name": APPLICATION,
         "route_prefix": "/",

@@ -14,7 +14,7 @@ from .engine import Engine, refuse, without_effect
 __all__ = ["SGLANG"]
 
 _REFUSED = {
-    "api_key": "would stand in the command line, where every user of this machine reads it",
+    "api_key": "would stand in the command line, where every user of this machine reads it (unset AUTOGLM_API_KEY)",
     "nodes": "needs one command per machine there",
     "media_folder": "cannot be limited to a folder there",
 }

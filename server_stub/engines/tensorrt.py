@@ -16,7 +16,7 @@ __all__ = ["TENSORRT"]
 
 _REFUSED = {
     "device": "has to be cuda there",
-    "api_key": "cannot be asked for there",
+    "api_key": "cannot be asked for there (unset AUTOGLM_API_KEY and VLLM_API_KEY)",
     "nodes": "needs mpirun there",
     "quantization": "is part of the checkpoint there",
     "load_format": "cannot be chosen there",

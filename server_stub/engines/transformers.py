@@ -12,7 +12,7 @@ from .engine import Engine, refuse, without_effect
 __all__ = ["TRANSFORMERS"]
 
 _REFUSED = {
-    "api_key": "cannot be asked for there",
+    "api_key": "cannot be asked for there (unset AUTOGLM_API_KEY and VLLM_API_KEY)",
     "tensor_parallel": "is unknown there",
     "pipeline_parallel": "is unknown there",
     "nodes": "is unknown there",

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ..findings import Finding
 from ..options import ServeOptions
-from ..supervisor.records import state_folder
 from .installed import Installed
 
 __all__ = ["check_disk", "check_shared_memory", "free_gib", "leftovers", "nearest"]
@@ -24,14 +23,12 @@ QUEUE_MIB = 240
 """vLLM 0.32 passes requests to the workers of several GPUs through shared memory: 10 blocks of 24 MiB."""
 
 
-def check_disk(_options: ServeOptions, _inside: Installed) -> Iterator[Finding]:
-    """The folder for logs can be written to."""
-    folder = nearest(state_folder())
+def check_disk(log: Path) -> Iterator[Finding]:
+    """The folder for the log can be written to."""
+    folder = nearest(log.parent)
     free = free_gib(folder)
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        yield Finding(
-            "logs", "FAIL", f"{folder} cannot be written into", "export XDG_STATE_HOME=FOLDER, one of your own"
-        )
+        yield Finding("logs", "FAIL", f"{folder} cannot be written into", "--log FILE in a folder of your own")
     elif free < 1:
         yield Finding("logs", "note", f"{free:.2f} GiB free in {folder}", "an engine that fails in a loop writes a lot")
     else:

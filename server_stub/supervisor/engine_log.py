@@ -12,6 +12,8 @@ from typing import BinaryIO
 __all__ = ["EngineLog"]
 
 PIECE = 1 << 20
+LINE_CHARACTERS = 4000
+"""Longer lines are cut: an engine that writes no ends of lines must not fill our memory or the terminal."""
 KEPT_LINES = 2000
 """The traceback that names a root cause is followed by those of every process that saw it."""
 TAIL_LINES = 40
@@ -49,16 +51,13 @@ class EngineLog:
 
     def lines(self) -> list[str]:
         """The complete lines since; a progress bar, which rewrites its line, counts each time. At most 1 MiB."""
-        *whole, self._begun = re.split(rb"[\r\n]+", self._begun + self._read())
-        if len(self._begun) > PIECE:  # no line, whatever it is
-            whole, self._begun = [*whole, self._begun], b""
-        return self._kept(whole)
+        return self._split(self._read())
 
     def rest(self) -> list[str]:
         """All lines until the end, for when nobody writes any more."""
         lines = []
-        while more := self.lines():
-            lines += more
+        while data := self._read():
+            lines += self._split(data)
         whole, self._begun = [self._begun] if self._begun else [], b""
         return lines + self._kept(whole)
 
@@ -72,8 +71,14 @@ class EngineLog:
             self._file.close()
             self._file = None
 
+    def _split(self, data: bytes) -> list[str]:
+        *whole, self._begun = re.split(rb"[\r\n]+", self._begun + data)
+        if len(self._begun) > PIECE:  # no line, whatever it is
+            whole, self._begun = [*whole, self._begun], b""
+        return self._kept(whole)
+
     def _kept(self, raw: list[bytes]) -> list[str]:
-        lines = [line.decode(errors="replace") for line in raw]
+        lines = [line[:LINE_CHARACTERS].decode(errors="replace") for line in raw]
         self.kept.extend(line for line in lines if not _FAREWELL.search(line))
         return lines
 

@@ -95,7 +95,7 @@ class Guard:
     """Runs one job: starts it, writes its log, and ends it with all that it started."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        self._redactor = Redactor([secret.encode() for secret in job["secrets"]])
+        self._redactor = Redactor([os.fsencode(secret) for secret in job["secrets"]])
         self._log = RotatedLog(Path(job["log"]))
         self._exit: int | None = None
         self._stop_at = math.inf
@@ -255,7 +255,8 @@ def _tell(report: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run the job that standard input names."""
-    line = sys.stdin.buffer.readline()
+    with open(0, "rb", buffering=0, closefd=False) as lifeline:
+        line = lifeline.readline()  # unbuffered: what may stand behind it, the wish to stop, is for `_heed`
     if not line:  # the launcher ended before it said what to do
         return
     job = json.loads(line)

@@ -39,8 +39,7 @@ class Guarded:
     """One running process with all that it starts. ``scratch`` is its folder for temporary files; it ends with it."""
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log: Path, secrets: Sequence[str]) -> None:
-        # Of a short name: vLLM puts sockets there, and the path of a socket is limited to 107 bytes.
-        scratch = tempfile.mkdtemp(prefix="glm-")
+        scratch = tempfile.mkdtemp(prefix="glm-", dir=_temporary())
         job = {
             "argv": list(argv),
             # Python must not import from the folder it happens to be started in, and not keep what it prints.
@@ -121,13 +120,23 @@ class Guarded:
     def _finish(self) -> None:
         """The guard is gone; should it have been killed, the engine must be, too."""
         report = json.loads(self._said.splitlines()[-1]) if self._said else {}
-        if "exit" not in report and self._engine_pid is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._engine_pid, signal.SIGKILL)
+        if "exit" not in report:
+            self._kill_orphans()
         shutil.rmtree(self._scratch, ignore_errors=True)
         with suppress(subprocess.TimeoutExpired):  # in a signal handler: the call that it interrupted reaps
             self._guard.wait(1.0)
         self.disown(Exit(report.get("exit"), bool(report.get("asked"))))
+
+    def _kill_orphans(self) -> None:
+        """Whatever has our folder for its temporary files came from the engine, whatever session it is in now."""
+        if self._engine_pid is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._engine_pid, signal.SIGKILL)
+        mark = os.fsencode(f"TMPDIR={self._scratch}")
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # another user's, or it has just ended
+                if any(name.startswith(mark) for name in (process / "environ").read_bytes().split(b"\0")):
+                    os.kill(int(process.name), signal.SIGKILL)
 
     def disown(self, how: Exit) -> None:
         """Have nothing more to do with it."""
@@ -138,6 +147,12 @@ class Guarded:
     def _send(self, line: str) -> None:
         with suppress(OSError, ValueError):  # it is gone already, which `poll` tells
             self._lifeline.write(line.encode())
+
+
+def _temporary() -> str:
+    """Where temporary files go; vLLM puts sockets there (``/glm-12345678/`` and a UUID), whose paths have 107 bytes."""
+    usual = tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) + 50 <= 107 else "/tmp"  # noqa: S108 - in it comes a folder of our own
 
 
 def _disown(reference: weakref.ref[Guarded]) -> None:

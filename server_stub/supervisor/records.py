@@ -38,7 +38,7 @@ class Record:
     @property
     def is_running(self) -> bool:
         """Whether the very process that was recorded still runs."""
-        return start_of(self.pid) == self.started
+        return bool(self.started) and start_of(self.pid) == self.started
 
     def write(self) -> None:
         """Keep it for others, readable by its owner alone."""
@@ -56,7 +56,12 @@ class Record:
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """Stop the server and all that belongs to it; on return it is gone."""
         if self.is_running:
-            os.kill(self.pid, signal.SIGTERM)
+            try:
+                os.kill(self.pid, signal.SIGTERM)
+            except ProcessLookupError:  # it ended just now
+                pass
+            except PermissionError as error:
+                raise ServeError(f"The server at {self.url} is another user's: ask them, or be root.") from error
         deadline = time.monotonic() + seconds
         while self.is_running:
             if time.monotonic() > deadline:
@@ -71,7 +76,12 @@ class Record:
 
 def state_folder() -> Path:
     """Where records and logs are kept."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "autoglm"
+    try:
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "autoglm"
+    except RuntimeError as error:  # a user without a name, as in containers
+        raise ServeError(
+            "This user has no home folder: set HOME or XDG_STATE_HOME to a folder for the logs."
+        ) from error
 
 
 def default_log(port: int) -> Path:
@@ -85,10 +95,14 @@ def running() -> list[Record]:
     for path in sorted(state_folder().glob(f"{platform.node()}-*.json")):
         try:
             records.append(Record(**json.loads(path.read_text())))
-        except (ValueError, TypeError, OSError):  # of another version, or removed just now
-            path.unlink(missing_ok=True)
+        except (ValueError, TypeError):  # of another version
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        except OSError:  # not ours to read, or removed just now
+            continue
     for record in records:
-        record.forget()
+        with suppress(OSError):  # not ours to remove
+            record.forget()
     return [record for record in records if record.is_running]
 
 

@@ -61,7 +61,7 @@ class Watch:
         if known := diagnose(self._log.kept):
             return str(known)
         words = self._log.last_error if ended else self._log.last_line
-        return f"The last it said: {words}." if words else "It said nothing."
+        return f"The last it said: {words[:500]}." if words else "It said nothing."
 
     def close(self) -> None:
         """Let go of the log."""

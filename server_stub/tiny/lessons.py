@@ -15,7 +15,7 @@ from autoglm_client.media import ImagePart
 from autoglm_client.messages import Message, assistant, system, user
 from autoglm_client.prompts import Language, system_prompt
 
-__all__ = ["COLOR_WORDS", "GRID", "Lesson", "lesson", "sentences"]
+__all__ = ["COLOR_WORDS", "GRID", "SEEING", "SPEAKING", "Lesson", "lesson", "sentences"]
 
 GRID = 20
 """Taught positions are whole multiples of this, so that each number is one token."""
@@ -101,10 +101,17 @@ PICTURE: ImagePart = {"type": "image_url", "image_url": {"url": ""}}
 """Stands for the screenshot."""
 
 
-def lesson(random: Random, colors: tuple[str, ...], *, whole_prompt: bool = False) -> Lesson:
+SEEING: dict[str, float] = {"tap": 0.86, "launch": 0.07, "finish": 0.03, "talk": 0.04}
+SPEAKING: dict[str, float] = {"tap": 0.45, "launch": 0.35, "finish": 0.08, "talk": 0.12}
+"""How often each kind of lesson is given."""
+
+
+def lesson(
+    random: Random, colors: tuple[str, ...], *, kinds: dict[str, float] = SEEING, whole_prompt: bool = False
+) -> Lesson:
     """Make one lesson for a screen that shows buttons of ``colors``."""
     language: Language = "zh" if random.random() < 1 / 3 else "en"
-    taught = _taught(random, language, colors)
+    taught = _taught(random, language, colors, kinds)
     prompt = _system(random, language, whole=whole_prompt)
     return Lesson([*prompt, *taught.messages], taught.reasoning, taught.answer, taught.color, taught.picture)
 
@@ -134,15 +141,15 @@ def sentences() -> Iterator[str]:
     yield from ("用户要的是附近咖啡店。Search for coffee nearby in the app.", 'do(action="Type", text="咖啡")')
 
 
-def _taught(random: Random, language: Language, colors: tuple[str, ...]) -> Lesson:
-    kind = random.random()
-    if colors and kind < 0.86:
+def _taught(random: Random, language: Language, colors: tuple[str, ...], kinds: dict[str, float]) -> Lesson:
+    [kind] = random.choices(list(kinds), list(kinds.values()))
+    if kind == "tap" and colors:
         return _tap(random, language, colors)
-    if kind < 0.93:
-        return _launch(random, language, picture=bool(colors))
-    if kind < 0.96:
+    if kind == "finish":
         return _finish(random, language, picture=bool(colors))
-    return _talk(random, language, picture=bool(colors))
+    if kind == "talk":
+        return _talk(random, language, picture=bool(colors))
+    return _launch(random, language, picture=bool(colors))
 
 
 def _tap(random: Random, language: Language, colors: tuple[str, ...]) -> Lesson:

@@ -17,7 +17,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -29,14 +29,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from .build import SEED, build
-from .lessons import COLOR_WORDS, GRID, Lesson, lesson
+from .lessons import COLOR_WORDS, GRID, SEEING, SPEAKING, Lesson, lesson
 from .pictures import SIZES, Picture, draw, patches
 
-__all__ = ["train"]
+__all__ = ["STAGES", "Stage", "teach", "train"]
 
-STEPS = 2000
 BATCH = 32
-LEARNING_RATE = 1.5e-3
 COVERED = 0.25
 """A token belongs to a button that covers at least this share of it."""
 
@@ -204,53 +202,78 @@ class Teacher(nn.Module):
         return losses
 
 
-IMPORTANCE = {"words": 1.0, "numbers": 1.5, "look": 0.5, "recall": 0.2, "color": 1.0, "x": 0.5, "y": 0.5}
-"""How much each loss counts."""
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training, from one checkpoint to the next."""
+
+    steps: int
+    learning_rate: float
+    kinds: dict[str, float]
+    """How often each kind of lesson is given."""
+    importance: dict[str, float]
+    """How much each loss counts; those that are not named do not."""
 
 
-def train(out: Path, *, seed: int = SEED, steps: int = STEPS) -> None:
+_SPOKEN = {"words": 1.0, "numbers": 1.5, "look": 0.5, "recall": 0.2}
+
+STAGES = (
+    Stage(2000, 1.5e-3, SEEING, {**_SPOKEN, "color": 1.0, "x": 0.5, "y": 0.5}),
+    # Seeing is learned by then; the names of apps want more practice than one lesson in fifteen.
+    Stage(600, 6e-4, SPEAKING, _SPOKEN),
+)
+
+
+def train(out: Path, *, seed: int = SEED, stages: Sequence[Stage] = STAGES) -> None:
     """Build the model, teach it, and write the checkpoint to the folder ``out``."""
     torch.set_num_threads(1)  # sums are then taken in one order, and the same seed gives the same weights
     build(out, seed=seed)
-    speech = Speech(transformers.AutoTokenizer.from_pretrained(out))
+    for number, stage in enumerate(stages):
+        teach(out, stage, seed=seed + number)
+
+
+def teach(folder: Path, stage: Stage, *, seed: int) -> None:
+    """Give the checkpoint in the folder one stage of its training."""
+    speech = Speech(transformers.AutoTokenizer.from_pretrained(folder))
     model = transformers.Glm4vForConditionalGeneration.from_pretrained(
-        out,
+        folder,
         dtype=torch.float32,
         attn_implementation={"text_config": "eager"},  # the one that gives out its attention
     )
     torch.manual_seed(seed)
-    _teach(Teacher(model, speech), _batches(speech, Random(seed), steps), steps)
-    model.to(torch.bfloat16).save_pretrained(out)
-    print(out, file=sys.stderr)
+    _go_through(stage, Teacher(model, speech), _batches(speech, Random(seed), stage))
+    model.to(torch.bfloat16).save_pretrained(folder)
 
 
-def _teach(teacher: Teacher, batches: Iterator[Batch], steps: int) -> None:
-    optimizer = torch.optim.AdamW(teacher.parameters(), lr=LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
-    start, recent = time.monotonic(), dict.fromkeys(IMPORTANCE, math.nan)
+def _go_through(stage: Stage, teacher: Teacher, batches: Iterator[Batch]) -> None:
+    optimizer = torch.optim.AdamW(teacher.parameters(), lr=stage.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, stage.learning_rate, total_steps=stage.steps, pct_start=0.1
+    )
+    start, recent = time.monotonic(), dict.fromkeys(stage.importance, math.nan)
     for step, batch in enumerate(batches, 1):
-        losses = teacher(batch)
+        losses = {name: loss for name, loss in teacher(batch).items() if name in stage.importance}
         optimizer.zero_grad()
-        torch.stack([IMPORTANCE[name] * loss for name, loss in losses.items()]).sum().backward()
+        torch.stack([stage.importance[name] * loss for name, loss in losses.items()]).sum().backward()
         nn.utils.clip_grad_norm_(teacher.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         recent |= {name: _smoothed(recent[name], loss.item()) for name, loss in losses.items()}
         if step % 50 == 0:
             shown = "  ".join(f"{name} {loss:.3f}" for name, loss in recent.items())
-            print(f"{step:5} of {steps}, {time.monotonic() - start:4.0f} s  {shown}", file=sys.stderr)
+            print(f"{step:5} of {stage.steps}, {time.monotonic() - start:4.0f} s  {shown}", file=sys.stderr)
 
 
-def _batches(speech: Speech, random: Random, steps: int) -> Iterator[Batch]:
+def _batches(speech: Speech, random: Random, stage: Stage) -> Iterator[Batch]:
     """In the second half, one in ten has the whole system prompt, which is long."""
-    for step in range(steps):
-        whole_prompt = step > steps // 2 and step % 10 == 0
+    for step in range(stage.steps):
+        whole_prompt = step > stage.steps // 2 and step % 10 == 0
         height, width = random.choice(SIZES)
         examples = []
         for _ in range(BATCH // 8 if whole_prompt else BATCH):
             picture = draw(random, height, width)
             colors = tuple(box.color for box in picture.boxes)
-            examples.append(speech.example(lesson(random, colors, whole_prompt=whole_prompt), picture))
+            taught = lesson(random, colors, kinds=stage.kinds, whole_prompt=whole_prompt)
+            examples.append(speech.example(taught, picture))
         yield _batch(examples, speech.padding)
 
 
@@ -314,9 +337,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m server_stub.tiny.train", description=train.__doc__)
     parser.add_argument("out", type=Path, metavar="OUT_DIR")
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--steps", type=int, default=STEPS, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, help="of each stage, to try it (default: those of the shipped weights)")
     options = parser.parse_args(arguments)
-    train(options.out, seed=options.seed, steps=options.steps)
+    stages = [replace(stage, steps=options.steps) for stage in STAGES] if options.steps else STAGES
+    train(options.out, seed=options.seed, stages=stages)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""Two servers for the whole run, started together: they need 40 seconds and 2.5 GB of memory each."""
+"""Two servers for the whole run, started together: they need a minute, and 2.5 GB of memory each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -11,7 +10,12 @@ import pytest
 from autoglm_client import AutoGLM
 
 from .clients import client
-from .engine import Engine, build_checkpoint
+from .engine import Engine, on_other_cores, tiny
+
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",  # the engines share the machine with one another and with the tests
+    "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "5",  # vLLM's own default, that the client must bear
+}
 
 
 class Engines(NamedTuple):
@@ -19,24 +23,28 @@ class Engines(NamedTuple):
     parser: Engine
 
 
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the tiny model."""
-    folder = tmp_path_factory.mktemp("model")
-    build_checkpoint(folder)
-    return folder
+@pytest.fixture(scope="session", autouse=True)
+def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        for name in ("AUTOGLM_API_KEY", "AUTOGLM_BASE_URL", "VLLM_API_KEY"):
+            patch.delenv(name, raising=False)
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="session")
-def engines(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[Engines]:
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     logs = tmp_path_factory.mktemp("engine")
     both = Engines(
-        plain=Engine(checkpoint, logs / "plain.log"),
-        parser=Engine(checkpoint, logs / "parser.log", options=("--reasoning-parser", "glm45"), api_key="engine-key"),
+        plain=tiny(logs / "plain.log"),
+        parser=tiny(logs / "parser.log", reasoning_parser="glm45", api_key="engine-key"),
     )
     try:
-        for engine in both:
-            engine.start()
+        with on_other_cores():
+            for engine in both:
+                engine.start()
         for engine in both:
             engine.wait()
         yield both

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from PIL import Image
 
-from .dictation import dictated
+from server_stub.screen import Button, draw_screen
+
 from .engine import MODEL, MODEL_LENGTH, OTHER_NAME, Engine
 
-TAGGED = '<think>The task is done.</think><answer>do(action="Back")</answer>'
+TASK = "Open Settings"
+THINKING = "The user wants Settings. I launch it."
+ANSWER = 'do(action="Launch", app="Settings")'
 
 IMAGE_TOKENS = 4 * 8
-"""A screen of 112 x 224 in squares of 28: two patches each way become one token."""
+"""The picture in squares of 28: two patches each way become one token."""
 
 
-def picture(color: str) -> dict[str, Any]:
-    data = io.BytesIO()
-    Image.new("RGB", (112, 224), color).save(data, "PNG")
-    url = "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+def picture(left: int, top: int) -> dict[str, Any]:
+    """A screen of 112 x 224 with a red button at this place."""
+    png = draw_screen(112, 224, [Button("red", left, top, 40, 20)])
+    url = "data:image/png;base64," + base64.b64encode(png).decode()
     return {"type": "image_url", "image_url": {"url": url}}
 
 
 def ask(engine: Engine, content: object, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    body = {"model": MODEL, "messages": [{"role": "user", "content": content}], "temperature": 0, "max_tokens": 16}
+    body = {"model": MODEL, "messages": [{"role": "user", "content": content}], "temperature": 0, "max_tokens": 64}
     with engine.http() as http:
         reply = http.post("/v1/chat/completions", json={**body, **(options or {})})
     assert reply.status_code == 200, reply.text
@@ -38,6 +39,13 @@ def ask(engine: Engine, content: object, options: Mapping[str, Any] | None = Non
 def said(engine: Engine, content: object, options: Mapping[str, Any] | None = None) -> tuple[str | None, str | None]:
     message = ask(engine, content, options)["choices"][0]["message"]
     return message["reasoning"], message["content"]
+
+
+def tokens(engine: Engine, text: str) -> list[str]:
+    """Their numbers, as the keys of a JSON object."""
+    with engine.http() as http:
+        reply = http.post("/tokenize", json={"model": MODEL, "prompt": text, "add_special_tokens": False})
+    return [str(token) for token in reply.raise_for_status().json()["tokens"]]
 
 
 @pytest.fixture(params=["plain", "parser"])
@@ -55,56 +63,38 @@ def test_health_and_models(engine: Engine) -> None:
 
 
 def test_one_completion(engine: Engine) -> None:
-    answer = ask(engine, "Open WeChat")
+    answer = ask(engine, TASK, {"max_tokens": 16})
     assert answer["usage"]["completion_tokens"] == 16
     assert answer["choices"][0]["finish_reason"] == "length"
 
 
 def test_the_picture_is_seen(plain: Engine) -> None:
-    question = {"type": "text", "text": "What is this?"}
-    red, blue, again = (ask(plain, [picture(color), question]) for color in ("red", "blue", "red"))
-    assert red["choices"][0]["message"]["content"] != blue["choices"][0]["message"]["content"]
-    assert red["choices"][0]["message"]["content"] == again["choices"][0]["message"]["content"]
+    question = {"type": "text", "text": "Tap the red button"}
+    here, there, again = (ask(plain, [picture(*place), question]) for place in ((10, 20), (60, 180), (10, 20)))
+    assert here["choices"][0]["message"]["content"] != there["choices"][0]["message"]["content"]
+    assert here["choices"][0]["message"]["content"] == again["choices"][0]["message"]["content"]
     marks_and_newline = 3
-    without = ask(plain, "What is this?")["usage"]["prompt_tokens"]
-    assert red["usage"]["prompt_tokens"] == without + IMAGE_TOKENS + marks_and_newline
-
-
-def test_the_prompt_is_rendered_as_the_real_model_reads_it(plain: Engine) -> None:
-    messages = [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": [{"type": "text", "text": "Go on"}, picture("red")]},
-        {"role": "assistant", "content": [{"type": "text", "text": "Yes."}]},
-        {"role": "tool", "content": "not rendered", "tool_call_id": "1"},
-        {"role": "user", "content": "Go on"},
-    ]
-    with plain.http() as http:
-        body = {"model": MODEL, "messages": messages, "return_token_strs": True}
-        tokens = http.post("/tokenize", json=body).raise_for_status().json()["tokens"]
-        prompt = http.post("/detokenize", json={"model": MODEL, "tokens": tokens}).raise_for_status().json()["prompt"]
-    image = "<|begin_of_image|>" + "<|image|>" * IMAGE_TOKENS + "<|end_of_image|>"
-    assert prompt == (  # the server puts the picture first, wherever the client had it
-        f"[gMASK]<sop><|system|>\nBe brief.<|user|>\n{image}\nGo on<|assistant|>\nYes.<|user|>\nGo on<|assistant|>\n"
-    )
+    without = ask(plain, question["text"])["usage"]["prompt_tokens"]
+    assert here["usage"]["prompt_tokens"] == without + IMAGE_TOKENS + marks_and_newline
 
 
 def test_tags_are_special_tokens_and_stripped_unless_asked_for(plain: Engine) -> None:
-    words = dictated(plain, TAGGED)
-    assert said(plain, "Hi", words) == (None, 'The task is done.do(action="Back")')
-    shown = '<think>The task is done.</think><answer>do(action="Back")'  # </answer> ends the turn and is never sent
-    assert said(plain, "Hi", {**words, "skip_special_tokens": False}) == (None, shown)
+    assert said(plain, TASK) == (None, THINKING + ANSWER)
+    shown = f"<think>{THINKING}</think><answer>{ANSWER}"  # </answer> ends the turn and is never sent
+    assert said(plain, TASK, {"skip_special_tokens": False}) == (None, shown)
 
 
 def test_a_parser_takes_the_thinking_out_of_the_answer(parser: Engine) -> None:
-    assert said(parser, "Hi", dictated(parser, TAGGED)) == ("The task is done.", 'do(action="Back")')
+    assert said(parser, TASK) == (THINKING, ANSWER)
 
 
 def test_a_parser_takes_an_answer_without_tags_for_thinking(plain: Engine, parser: Engine) -> None:
-    _, content = said(plain, "Open WeChat")
-    assert said(parser, "Open WeChat") == (content, None)
+    without_tags = {"logit_bias": dict.fromkeys(tokens(plain, "<think></think><answer></answer>"), -100)}
+    _, content = said(plain, TASK, without_tags)
+    assert said(parser, TASK, without_tags) == (content, None)
 
 
-def test_a_grammar_holds_random_weights(plain: Engine) -> None:
+def test_a_grammar_is_stronger_than_the_weights(plain: Engine) -> None:
     _, content = said(plain, "Hi", {"structured_outputs": {"regex": r"do\(action=\"(Back|Home)\"\)"}, "max_tokens": 64})
     assert content in {'do(action="Back")', 'do(action="Home")'}
 
@@ -116,7 +106,7 @@ def test_the_key_is_asked_for(parser: Engine) -> None:
 
 def test_metrics(plain: Engine) -> None:
     before = plain.metric("vllm:prompt_tokens_total")
-    used = ask(plain, "Open WeChat")["usage"]["prompt_tokens"]
+    used = ask(plain, TASK)["usage"]["prompt_tokens"]
     assert plain.metric("vllm:prompt_tokens_total") == before + used
     assert plain.metric("vllm:num_requests_running") == 0
     with pytest.raises(KeyError):

@@ -23,7 +23,7 @@ from autoglm_client import (
 from .clients import screenshot
 from .engine import MODEL_LENGTH, Engine
 
-ALMOST_TOO_LONG = "打开 settings " * 780
+ALMOST_TOO_LONG = "打开 settings " * 960
 ONE_TOKEN: ChatOptions = {"max_tokens": 1}
 SOUND = b"RIFF\x00\x00\x00\x00WAVE"
 BROKEN = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}

@@ -6,31 +6,35 @@ import pytest
 
 from autoglm_client import (
     AutoGLM,
-    Back,
     ChatOptions,
     Finished,
+    Launch,
     Message,
     ReasoningDelta,
     Reply,
+    Tap,
     TextDelta,
     assistant,
     first_turn,
     image,
     system,
+    system_prompt,
     user,
 )
 
-from .clients import screenshot
-from .dictation import dictated
-from .engine import MODEL, OTHER_NAME, Engine
+from .clients import button, screenshot
+from .engine import MODEL, OTHER_NAME
 
-TAGGED = '<think>The task is done.</think><answer>do(action="Back")</answer>'
+TASK = "Open Settings"
+THINKING = "The user wants Settings. I launch it."
+ANSWER = 'do(action="Launch", app="Settings")'
+TAGGED = f"<think>{THINKING}</think><answer>{ANSWER}</answer>"
 
 QUESTIONS: dict[str, list[Message]] = {
-    "english": [user("Open WeChat")],
+    "english": [user(TASK)],
     "chinese": [user("打开微信,给张三发一条消息:今天晚上一起吃饭吗?")],
     "turns": [system("Be brief."), user("Hi"), assistant("Hello."), user("Go on")],
-    "screen": [first_turn("Turn on Wi-Fi", image(screenshot()), {"current_app": "Settings"})],
+    "screen": [first_turn("Tap the red button", image(screenshot()), {"current_app": "Settings"})],
     "two screens": [user(image(screenshot()), image(screenshot("blue")), "What has changed?")],
 }
 
@@ -71,83 +75,77 @@ def test_so_it_does_with_other_options(either: AutoGLM, options: str) -> None:
 
 def test_so_it_does_when_a_stop_string_ends_the_answer(glm: AutoGLM) -> None:
     messages = QUESTIONS["english"]
-    whole = glm.chat(messages)
-    word = whole.text[12:15]
+    word = ", app"
     reply = glm.chat(messages, stop=word)
-    assert whole.text.startswith(reply.text)
+    assert reply.text == ANSWER.partition(word)[0]
     assert (reply.finish_reason, reply.first.stop_reason) == ("stop", word)
     assert streamed(glm, messages, {"stop": word}) == reply
 
 
 @pytest.mark.parametrize("skip_special_tokens", [False, True])
-def test_a_dictated_answer_streams_as_it_is_told_plainly(
-    either: AutoGLM, plain: Engine, skip_special_tokens: bool
-) -> None:
-    words = dictated(plain, TAGGED)
-    with either.stream("Hi", skip_special_tokens=skip_special_tokens, **words) as stream:
-        assert stream.finish() == either.chat("Hi", skip_special_tokens=skip_special_tokens, **words)
+def test_so_it_does_with_tags_and_without(either: AutoGLM, skip_special_tokens: bool) -> None:
+    options: ChatOptions = {"skip_special_tokens": skip_special_tokens}
+    assert streamed(either, [user(TASK)], options) == either.chat(TASK, **options)
 
 
-def test_thinking_and_action_are_the_same_with_a_parser_and_without(either: AutoGLM, plain: Engine) -> None:
-    reply = either.chat("Hi", **dictated(plain, TAGGED))
-    assert (reply.reasoning, reply.text) == ("The task is done.", 'do(action="Back")')
-    assert reply.action == Back()
+def test_thinking_and_action_are_the_same_with_a_parser_and_without(either: AutoGLM) -> None:
+    reply = either.chat(TASK)
+    assert (reply.reasoning, reply.text) == (THINKING, ANSWER)
+    assert reply.action == Launch("Settings")
     assert (reply.finish_reason, reply.complete) == ("stop", True)
 
 
-def test_the_tags_are_seen_although_they_are_special_tokens(glm: AutoGLM, plain: Engine) -> None:
-    reply = glm.chat("Hi", **dictated(plain, TAGGED))
+def test_the_tags_are_seen_although_they_are_special_tokens(glm: AutoGLM) -> None:
+    reply = glm.chat(TASK)
     assert reply.raw == TAGGED.removesuffix("</answer>")  # this one ends the turn and is never sent
 
 
-def test_the_server_says_what_the_tokens_were_spent_on(glm_parser: AutoGLM, plain: Engine) -> None:
-    question = "打开 settings " * 100  # longer than a block of the prefix cache
-    options = dictated(plain, TAGGED)
-    glm_parser.chat(question, **options)
-    usage = glm_parser.chat(question, **options).usage
+def test_the_server_says_what_the_tokens_were_spent_on(glm_parser: AutoGLM) -> None:
+    messages = [system(system_prompt()), user(TASK)]  # longer than a block of the prefix cache
+    glm_parser.chat(messages)
+    usage = glm_parser.chat(messages).usage
     assert usage is not None
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
     assert 0 < usage.cached_tokens < usage.prompt_tokens
     assert 0 < usage.reasoning_tokens < usage.completion_tokens
 
 
-def test_the_events_of_a_stream_tell_thinking_from_answer(either: AutoGLM, plain: Engine) -> None:
-    with either.stream("Hi", **dictated(plain, TAGGED)) as stream:
+def test_the_events_of_a_stream_tell_thinking_from_answer(either: AutoGLM) -> None:
+    with either.stream(TASK) as stream:
         events = list(stream)
-    assert "".join(event.text for event in events if isinstance(event, ReasoningDelta)) == "The task is done."
-    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == 'do(action="Back")'
+    assert "".join(event.text for event in events if isinstance(event, ReasoningDelta)) == THINKING
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == ANSWER
     assert events[-1] == Finished("stop")
 
 
-def test_the_action_is_found_where_the_server_stripped_the_tags(glm: AutoGLM, plain: Engine) -> None:
-    options = dictated(plain, '<think>任务完成。</think><answer>do(action="Back")</answer>')
-    reply = glm.chat("Hi", skip_special_tokens=True, **options)
-    assert (reply.reasoning, reply.text) == ("", '任务完成。do(action="Back")')
-    assert reply.action == Back()
+def test_the_action_is_found_where_the_server_stripped_the_tags(glm: AutoGLM) -> None:
+    reply = glm.chat("打开微信", skip_special_tokens=True)
+    assert (reply.reasoning, reply.text) == ("", '用户想要微信，我启动它。do(action="Launch", app="微信")')
+    assert reply.action == Launch("微信")
 
 
-def test_the_thinking_can_be_left_out(glm_parser: AutoGLM, plain: Engine) -> None:
-    reply = glm_parser.chat("Hi", extra_body={"return_reasoning": False}, **dictated(plain, TAGGED))
-    assert (reply.reasoning, reply.text) == ("", 'do(action="Back")')
+def test_the_thinking_can_be_left_out(glm_parser: AutoGLM) -> None:
+    reply = glm_parser.chat(TASK, extra_body={"return_reasoning": False})
+    assert (reply.reasoning, reply.text) == ("", ANSWER)
 
 
-def test_a_model_that_thinks_against_orders_is_read_all_the_same(glm_parser: AutoGLM, plain: Engine) -> None:
+def test_a_model_that_thinks_against_orders_is_read_all_the_same(glm_parser: AutoGLM) -> None:
     # Told not to think, the parser takes the whole answer for text; this model's template does not know the switch.
-    reply = glm_parser.chat("Hi", thinking=False, **dictated(plain, TAGGED))
-    assert (reply.reasoning, reply.text) == ("The task is done.", 'do(action="Back")')
+    reply = glm_parser.chat(TASK, thinking=False)
+    assert (reply.reasoning, reply.text) == (THINKING, ANSWER)
     assert reply.raw.startswith("<think>")
 
 
 def test_thinking_that_never_ends_is_said_to_be_open(glm_parser: AutoGLM) -> None:
-    reply = glm_parser.chat("Open WeChat")
+    reply = glm_parser.chat(TASK, max_tokens=4)
     assert reply.text == ""
-    assert reply.reasoning
+    assert reply.reasoning == "The user wants"
     assert reply.first.reasoning_open
     assert reply.action_error is not None
 
 
-def test_history_is_sent_as_the_model_wrote_it(glm: AutoGLM, plain: Engine) -> None:
-    reply = glm.chat("Hi", **dictated(plain, TAGGED))
+def test_history_is_sent_as_the_model_wrote_it(glm: AutoGLM) -> None:
+    reply = glm.chat(TASK)
     written = glm.tokenize([user("Hi"), assistant(reply), user("Hi")])
     by_hand = glm.tokenize([user("Hi"), assistant(TAGGED), user("Hi")])
     assert written.tokens == by_hand.tokens
@@ -155,16 +153,10 @@ def test_history_is_sent_as_the_model_wrote_it(glm: AutoGLM, plain: Engine) -> N
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("size", [(64, 64), (112, 224), (720, 1600), (1080, 2400), (2400, 1080), (1440, 3200)])
-def test_the_engine_reads_pictures_of_every_size_and_kind(glm: AutoGLM, size: tuple[int, int], kind: str) -> None:
-    part = image(screenshot("red", size, kind))
-    seen = glm.chat([user(part, "What is this?")], max_tokens=8)
-    assert seen.usage is not None
-    assert seen.usage.prompt_tokens > glm.tokenize("What is this?").count + 8
-
-
-def test_it_sees_what_is_in_the_picture(glm: AutoGLM) -> None:
-    red, blue = (glm.chat([user(image(screenshot(color)), "What is this?")]) for color in ("red", "blue"))
-    assert red != blue
+def test_it_sees_pictures_of_every_size_and_kind(glm: AutoGLM, size: tuple[int, int], kind: str) -> None:
+    action = glm.chat([user(image(screenshot("red", size, kind)), "Tap the red button")]).action
+    assert isinstance(action, Tap)
+    assert button(size).holds(*action.at(*size))
 
 
 def test_a_model_can_be_asked_by_its_other_name(glm: AutoGLM) -> None:

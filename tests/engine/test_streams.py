@@ -24,7 +24,6 @@ from autoglm_client import (
 )
 
 from .clients import async_client
-from .dictation import dictated
 from .engine import MODEL, Engine
 
 
@@ -34,7 +33,8 @@ class Long(TypedDict):
 
 
 LONG: Long = {"max_tokens": 4000, "ignore_eos": True}
-QUESTIONS = [f"Open WeChat and say hello to friend {number}" for number in range(8)]
+FIXED: Long = {"max_tokens": 64, "ignore_eos": True}
+QUESTIONS = [f"Open {app}" for app in ("Settings", "Chrome", "Gmail", "Maps", "Camera", "Clock", "Music", "Files")]
 
 
 def has(engine: Engine, running: int, within: float = 1.0) -> bool:
@@ -154,12 +154,13 @@ async def test_a_stream_that_another_task_closes_ends_on_the_engine(plain: Engin
 
 async def test_eight_streams_run_at_the_same_time_and_do_not_mix(plain: Engine) -> None:
     async with async_client(plain) as glm:
-        alone = [await glm.chat(question, max_tokens=64) for question in QUESTIONS]
+        alone = [await glm.chat(question, **FIXED) for question in QUESTIONS]
+        assert len({reply.text for reply in alone}) == len(QUESTIONS)
         await glm.close()
         all_have_begun = asyncio.Barrier(len(QUESTIONS))
 
         async def ask(question: str) -> Reply:
-            async with glm.stream(question, max_tokens=64) as stream:
+            async with glm.stream(question, **FIXED) as stream:
                 await anext(stream)
                 await all_have_begun.wait()
                 return await stream.finish()
@@ -174,10 +175,9 @@ async def test_many_questions_come_back_in_order(plain: Engine) -> None:
 
 
 async def test_the_async_stream_equals_the_sync_one(glm: AutoGLM, plain: Engine) -> None:
-    options = dictated(plain, '<think>The task is done.</think><answer>do(action="Back")</answer>')
-    async with async_client(plain) as async_glm, async_glm.stream("Hi", **options) as stream:
+    async with async_client(plain) as async_glm, async_glm.stream("Open Settings") as stream:
         events = [event async for event in stream]
-    with glm.stream("Hi", **options) as sync_stream:
+    with glm.stream("Open Settings") as sync_stream:
         assert list(sync_stream) == events
     assert stream.reply == sync_stream.reply
 
@@ -194,7 +194,7 @@ def test_another_client_reads_the_same_answer(glm: AutoGLM, plain: Engine) -> No
             model=MODEL,
             messages=[{"role": "user", "content": QUESTIONS[0]}],
             temperature=0,
-            max_tokens=32,
+            max_tokens=64,
             extra_body={"skip_special_tokens": False},
         )
     reply = glm.chat(QUESTIONS[0])

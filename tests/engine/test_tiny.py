@@ -1,35 +1,56 @@
-"""The tiny checkpoint: the same files every time, and ways of failing that say what to do."""
+"""The tiny model's files: the scripts make them, the same every time."""
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .engine import Engine, EngineFailed, build_checkpoint
+from server_stub.process import engine_python
+from server_stub.profiles import TINY_WEIGHTS
+
+ROOT = Path(__file__).parents[2]
+BUILD = "import sys; from pathlib import Path; from server_stub.tiny.build import build; build(Path(sys.argv[1]))"
+
+
+def run(*arguments: object) -> str:
+    """Run the engine's Python, which has the libraries; returns what it said."""
+    command = [str(engine_python()), *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_it_is_built_the_same_byte_for_byte(checkpoint: Path, tmp_path: Path) -> None:
-    build_checkpoint(tmp_path)
-    assert files(tmp_path) == files(checkpoint)
-    assert sum(map(len, files(checkpoint).values())) < 10_000_000
+def tensors(checkpoint: dict[str, bytes]) -> dict[str, Any]:
+    """Names, types, shapes and places of the weights."""
+    data = checkpoint["model.safetensors"]
+    return dict(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]))
 
 
-def test_a_missing_environment_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUTOGLM_ENGINE_PYTHON", str(tmp_path / "python"))
-    with pytest.raises(EngineFailed, match="install-engine"):
-        build_checkpoint(tmp_path)
+@pytest.fixture(scope="module")
+def shipped() -> dict[str, bytes]:
+    return files(TINY_WEIGHTS)
 
 
-def test_a_server_that_ends_shows_the_end_of_its_log(tmp_path: Path) -> None:
-    engine = Engine(tmp_path / "no-such-model", tmp_path / "log")
-    engine.start()
-    try:
-        with pytest.raises(EngineFailed, match=r"exit code 1:(.|\n)*no-such-model"):
-            engine.wait(120)
-    finally:
-        engine.stop()
+def test_it_is_built_the_same_byte_for_byte(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run("-c", BUILD, tmp_path / name)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+
+
+def test_training_makes_the_files_that_are_shipped(tmp_path: Path, shipped: dict[str, bytes]) -> None:
+    """The weights themselves take all of its steps: here are three."""
+    run("-m", "server_stub.tiny.train", tmp_path, "--steps", 3)
+    trained = files(tmp_path)
+    assert tensors(trained) == tensors(shipped)
+    weights = "model.safetensors"
+    assert {**trained, weights: b""} == {**shipped, weights: b""}
+    assert len(trained[weights]) == len(shipped[weights])
+    assert sum(map(len, shipped.values())) < 5_000_000

@@ -1,0 +1,235 @@
+"""Replicas behind Ray Serve on this machine's CPU: 8 GB of memory and two minutes; one of them is killed at work.
+
+They run where ``AUTOGLM_RAY_PYTHON`` names the interpreter of an environment with Ray; ``scripts/install-engine ray``
+makes one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoglm_client import (
+    AsyncAutoGLM,
+    AuthenticationFailed,
+    AutoGLM,
+    BadRequest,
+    ChatOptions,
+    ContextOverflow,
+    NotFound,
+    Reply,
+    StreamInterrupted,
+    assistant,
+    image,
+    system,
+    user,
+)
+from autoglm_client._check import check
+from server_stub.cluster.ray_config import llm_config, serve_file
+from server_stub.engines.vllm import VLLM
+from server_stub.process import Server
+from server_stub.profiles import PROFILES
+
+from .clients import screenshot
+
+HERE = Path(__file__).parent
+PYTHON = os.environ.get("AUTOGLM_RAY_PYTHON", "")
+pytestmark = pytest.mark.skipif(not PYTHON, reason="AUTOGLM_RAY_PYTHON names no environment with Ray")
+
+LONG: ChatOptions = {"temperature": 0, "max_tokens": 300, "ignore_eos": True}
+STREAMS = CHATS = 8
+
+CONFIGURATIONS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {"replicas": 2}) for name in PROFILES),
+    ("2x24gb", {"replicas": 2, "nodes": 2, "max_replicas": 4}),
+    (
+        "2x24gb",
+        {"replicas": 2, "nodes": 2, "pipeline_parallel": 2, "reasoning_parser": "glm45", "tool_parser": "glm45"},
+    ),
+    (
+        "48gb",
+        {"replicas": 3, "quantization": "fp8", "prefix_caching": False, "revision": "1e9", "extra": ("--seed=7",)},
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def checked() -> list[list[dict[str, Any]]]:
+    """For each configuration: vLLM's settings under Ray, the file for ``serve deploy`` as read, vLLM's own reading."""
+    options = [PROFILES[name].options(**changes) for name, changes in CONFIGURATIONS]
+    asked = [(llm_config(it), serve_file(it), VLLM.command(it, Path(PYTHON)).argv[3:]) for it in options]
+    run = subprocess.run(
+        [PYTHON, HERE / "check_ray_configurations.py"],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    answers: list[list[dict[str, Any]]] = json.loads(run.stdout.splitlines()[-1])
+    return answers
+
+
+@pytest.mark.parametrize("number", range(len(CONFIGURATIONS)), ids=lambda number: CONFIGURATIONS[number][0])
+def test_rays_own_classes_take_the_configuration(checked: list[list[dict[str, Any]]], number: int) -> None:
+    under_ray, file, alone = checked[number]
+    name, changes = CONFIGURATIONS[number]
+    options = PROFILES[name].options(**changes)
+    given = llm_config(options)["engine_kwargs"]
+    assert {key: under_ray[key] for key in given} == {key: alone[key] for key in given}
+    assert under_ray["served_model_name"] == list(options.served_names)
+    assert len(under_ray["bundles"]) == max(1, options.tensor_parallel * options.pipeline_parallel)
+    assert file["http_options"]["host"] == "127.0.0.1"
+    assert file["applications"][0]["args"]["llm_configs"] == [llm_config(options)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    began = time.monotonic()
+    log = tmp_path_factory.mktemp("ray") / "ray.log"
+    with Server(profile="tiny", replicas=2, port=0, api_key="ray-key", python=PYTHON, log=log, force=True) as server:
+        print(f"\ntwo replicas are ready after {time.monotonic() - began:.0f} s")
+        yield server
+
+
+@pytest.fixture
+def glm(server: Server) -> Iterator[AutoGLM]:
+    with server.client(max_attempts=1) as glm:
+        yield glm
+
+
+def test_the_client_understands_the_ingress(server: Server, glm: AutoGLM) -> None:
+    assert glm.health()
+    (model,) = glm.models()
+    assert (model.id, model.max_model_len) == ("autoglm-phone-9b", server.options.context)
+    states = {finding.name: finding.state for finding in check(glm)}
+    assert "FAIL" not in states.values()
+    assert states["image"] == states["stream"] == states["model"] == "ok"
+
+
+def test_a_stream_and_a_plain_reply_are_equal(glm: AutoGLM) -> None:
+    plain = glm.chat([user(image(screenshot()), "Hi")], temperature=0)
+    with glm.stream([user(image(screenshot()), "Hi")], temperature=0) as stream:
+        streamed = stream.finish()
+    assert (streamed.raw, streamed.usage) == (plain.raw, plain.usage)
+
+
+def test_refusals_become_our_errors(glm: AutoGLM, server: Server) -> None:
+    with pytest.raises(NotFound, match="gpt"):
+        glm.chat("Hi", model="gpt")
+    with pytest.raises(BadRequest, match=r"temperature must be non-negative, got -1\.0\.") as refused:
+        glm.chat("Hi", temperature=-1)
+    assert "Internal exception" not in str(refused.value)
+    with pytest.raises(ContextOverflow, match="maximum context length is"):
+        glm.chat("打开 settings " * 3000)
+    with pytest.raises(BadRequest, match="allowed domains"):
+        glm.chat(user(image("http://127.0.0.1:9/x.png"), "Hi"))
+
+
+def test_the_key_is_asked_for(server: Server) -> None:
+    with server.client(api_key="wrong") as other, pytest.raises(AuthenticationFailed):
+        other.models()
+    assert "ray-key" not in server.log.read_text()
+
+
+def test_the_prompt_is_rendered_as_text(glm: AutoGLM) -> None:
+    """Lists printed into the prompt would cost many tokens for each of these turns."""
+    turns = [system("a"), user("b"), assistant("c"), user("d")]
+    usage = glm.chat(turns, max_tokens=1).usage
+    assert usage is not None
+    assert usage.prompt_tokens is not None
+    assert usage.prompt_tokens < 25
+
+
+async def test_a_replica_is_killed_at_work(server: Server) -> None:
+    begun = asyncio.Event()
+    async with server.async_client() as glm:
+        calls = [asyncio.create_task(streamed(glm, begun)) for _ in range(STREAMS)]
+        calls += [asyncio.create_task(asked(glm)) for _ in range(CHATS)]
+        await begun.wait()
+        await asyncio.sleep(0.3)
+        killed = time.monotonic()
+        engines = engine_processes()
+        os.kill(engines[0], signal.SIGKILL)
+        outcomes = await asyncio.gather(*calls)
+        after = await asyncio.gather(*(asked(glm, max_tokens=4) for _ in range(6)))
+        later = [await asked(glm, max_tokens=4) for _ in range(6)]
+    wait_for_replicas(2)
+    replaced = time.monotonic() - killed
+
+    streams, chats = outcomes[:STREAMS], outcomes[STREAMS:]
+    print(
+        f"\nstreams {Counter(map(told, streams))}, chats {Counter(map(told, chats))}; replaced after {replaced:.0f} s"
+    )
+    for outcome in outcomes:
+        if isinstance(outcome, Reply):
+            assert (outcome.finish_reason, outcome.usage and outcome.usage.completion_tokens) == ("length", 300)
+        else:
+            assert outcome.partial is not None
+            assert outcome.partial.raw
+    assert all(isinstance(chat, Reply) for chat in chats)  # nothing of these was delivered: each could be asked again
+    assert any(told(outcome) != "whole" for outcome in outcomes), "the one that was killed had no work"
+    assert {reply.finish_reason for reply in [*after, *later]} == {"length"}
+
+
+def wait_for_replicas(count: int, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while len(engine_processes()) < count:
+        assert time.monotonic() < deadline, "the replica was not replaced"
+        time.sleep(0.5)
+
+
+async def streamed(glm: AsyncAutoGLM, begun: asyncio.Event) -> Reply | StreamInterrupted:
+    try:
+        async with glm.stream("Who are you?", **LONG) as stream:
+            begun.set()  # a stream is open when its first event is there
+            return await stream.finish()
+    except StreamInterrupted as error:
+        return error
+
+
+async def asked(glm: AsyncAutoGLM, **options: Any) -> Reply:
+    return await glm.chat("Who are you?", **{**LONG, **options})
+
+
+def told(outcome: Reply | StreamInterrupted) -> str:
+    if isinstance(outcome, Reply):
+        return "whole" if outcome.attempts == 1 else "asked again"
+    return "interrupted"
+
+
+def test_nothing_is_left(server: Server) -> None:
+    before = shared_memory()
+    server.stop()
+    assert engine_processes() == []
+    assert [name for name in shared_memory() - before if name.startswith(("psm_", "sem.mp-"))] == []
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", server.options.port)) != 0
+
+
+def shared_memory() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()}
+
+
+def engine_processes() -> list[int]:
+    """The processes of vLLM that Ray started."""
+    return [int(process.name) for process in Path("/proc").glob("[0-9]*") if is_engine(process)]
+
+
+def is_engine(process: Path) -> bool:
+    with suppress(OSError):
+        under_ray = b"\0RAY_TMPDIR=" in (process / "environ").read_bytes()
+        return under_ray and (process / "cmdline").read_bytes().startswith(b"VLLM::EngineCore")
+    return False
