@@ -10,7 +10,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections import Counter
@@ -41,8 +40,10 @@ from server_stub.cluster.ray_config import llm_config, serve_file
 from server_stub.engines.vllm import VLLM
 from server_stub.process import Server
 from server_stub.profiles import PROFILES
+from server_stub.supervisor.records import running
 
 from .clients import screenshot
+from .leftovers import Family, is_free, shared_memory
 
 HERE = Path(__file__).parent
 PYTHON = os.environ.get("AUTOGLM_RAY_PYTHON", "")
@@ -96,10 +97,16 @@ def test_rays_own_classes_take_the_configuration(checked: list[list[dict[str, An
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def shared_before() -> set[str]:
+    """What lay in shared memory before the server was started."""
+    return shared_memory()
+
+
+@pytest.fixture(scope="module")
+def server(shared_before: set[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     began = time.monotonic()
     log = tmp_path_factory.mktemp("ray") / "ray.log"
-    with Server(profile="tiny", replicas=2, port=0, api_key="ray-key", python=PYTHON, log=log, force=True) as server:
+    with Server(profile="tiny", replicas=2, port=0, api_key="ray-key", python=PYTHON, log=log) as server:
         print(f"\ntwo replicas are ready after {time.monotonic() - began:.0f} s")
         yield server
 
@@ -210,17 +217,14 @@ def told(outcome: Reply | StreamInterrupted) -> str:
     return "interrupted"
 
 
-def test_nothing_is_left(server: Server) -> None:
-    before = shared_memory()
+def test_nothing_is_left(server: Server, shared_before: set[str]) -> None:
+    [guard] = [record.pid for record in running() if record.url == server.base_url]
+    family = Family(guard)
+    assert len(family.living()) > 10
     server.stop()
-    assert engine_processes() == []
-    assert [name for name in shared_memory() - before if name.startswith(("psm_", "sem.mp-"))] == []
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", server.options.port)) != 0
-
-
-def shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}
+    assert family.living() == []
+    assert [name for name in shared_memory() - shared_before if name.startswith(("psm_", "sem.mp-"))] == []
+    assert is_free(server.options.port)
 
 
 def engine_processes() -> list[int]:
