@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing.shared_memory as memory
 import os
 import shutil
 import signal
@@ -172,12 +173,16 @@ def test_the_command_shows_no_key() -> None:
 
 
 DRIVER = """
-import multiprocessing.shared_memory as memory, os, signal, subprocess, sys, time
+import multiprocessing, multiprocessing.shared_memory as memory, os, signal, subprocess, sys, time
+from multiprocessing.resource_tracker import _resource_tracker as tracker
 for stubborn in (signal.SIGTERM, signal.SIGINT):
     signal.signal(stubborn, signal.SIG_IGN)
 segment = memory.SharedMemory(create=True, size=1000)
+held = multiprocessing.get_context("spawn").Semaphore()
+semaphore = held._semlock.name.replace("/", "sem.")
+os.kill(tracker._pid, signal.SIGKILL)  # or it would remove both
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"], process_group=0)
-print(os.getpid(), child.pid, segment.name, os.environ["TMPDIR"], flush=True)
+print(os.getpid(), child.pid, segment.name, semaphore, os.environ["TMPDIR"], flush=True)
 time.sleep(100)
 """
 
@@ -202,16 +207,19 @@ def application(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and /dev/shm")
 def test_nothing_is_left_of_a_driver_that_does_not_end(application: subprocess.Popen[str]) -> None:
     assert application.stdout is not None
-    driver, child, segment, scratch = application.stdout.readline().split()
-    shared = Path("/dev/shm") / segment
-    assert shared.exists()
+    driver, child, *shared, scratch = application.stdout.readline().split()
+    others = memory.SharedMemory(create=True, size=1000)
+    assert [(Path("/dev/shm") / name).exists() for name in shared] == [True, True]
     assert Path(scratch).is_dir()
     began = time.monotonic()
     os.killpg(application.pid, signal.SIGTERM)
     assert application.wait(20) == 0
     assert time.monotonic() - began < 12  # a launcher kills after 15
     assert [pid for pid in (driver, child) if is_alive(pid)] == []
-    assert not shared.exists()
+    assert [(Path("/dev/shm") / name).exists() for name in shared] == [False, False]
+    assert (Path("/dev/shm") / others.name).exists()
+    others.close()
+    others.unlink()
     assert not Path(scratch).exists()
 
 

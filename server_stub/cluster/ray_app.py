@@ -29,7 +29,7 @@ SHUTDOWN_SECONDS = 3.0
 LEAVING_SECONDS = 10.0
 """To take the application out of a cluster of others, which must be done in order."""
 STRAGGLER_SECONDS = 2.0
-SHARED_MEMORY = ("/dev/shm/psm_", "/dev/shm/sem.mp-")  # noqa: S108 - where Linux keeps that of multiprocessing
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps it
 LOOK_SECONDS = 5.0
 LONGEST_FOLDER = 107 - 63
 """Characters: the path of a socket has 107 at most, and Ray puts up to 63 behind its temporary folder."""
@@ -38,7 +38,7 @@ LONGEST_FOLDER = 107 - 63
 def main() -> int:
     """Run the driver until it ends or a signal comes, then end and remove all that is left."""
     settings: dict[str, Any] = json.loads(os.environ["AUTOGLM_RAY"])
-    shared: set[str] = set()
+    shared: set[int] = set()
     scratch = _scratch_folder()
     _handle_signals(_stop)
     driver = None
@@ -76,7 +76,7 @@ def _scratch_folder() -> str:
     return str(Path(folder).resolve())
 
 
-def _wait(driver: subprocess.Popen[bytes], shared: set[str]) -> int:
+def _wait(driver: subprocess.Popen[bytes], shared: set[int]) -> int:
     """Wait for the driver to end; meanwhile, note the shared memory of replicas, which may end before it."""
     while True:
         with suppress(subprocess.TimeoutExpired):
@@ -110,25 +110,28 @@ def _processes_of(session: int) -> Iterator[int]:
                 yield int(entry.name)
 
 
-def _shared_memory_of(session: int) -> Iterator[str]:
+def _shared_memory_of(session: int) -> Iterator[int]:
     """The shared memory that the session's processes have before them: what others made is never ours to remove."""
     for process in _processes_of(session):
         yield from _mapped(Path("/proc") / str(process) / "maps")
 
 
-def _remove(shared: set[str]) -> None:
+def _remove(shared: set[int]) -> None:
     """Remove what nobody uses any more: vLLM's parts leave it behind when they are ended."""
-    used = {name for maps in Path("/proc").glob("[0-9]*/maps") for name in _mapped(maps)} if shared else set()
-    for name in shared - used:
-        Path(name).unlink(missing_ok=True)
+    used = {number for maps in Path("/proc").glob("[0-9]*/maps") for number in _mapped(maps)} if shared else set()
+    for path in (*SHARED_MEMORY.glob("psm_*"), *SHARED_MEMORY.glob("sem.mp-*")):
+        with suppress(OSError):
+            if path.stat().st_ino in shared - used:
+                path.unlink()
 
 
-def _mapped(maps: Path) -> Iterator[str]:
+def _mapped(maps: Path) -> Iterator[int]:
+    """Files by their number: a semaphore is mapped under a name that it has lost by the time it is shared."""
     with suppress(OSError):
         for line in maps.read_text().splitlines():
-            name = line.rpartition(" ")[2]
-            if name.startswith(SHARED_MEMORY):
-                yield name
+            *_, number, name = f"{line} -".split(maxsplit=5)
+            if name.startswith(f"{SHARED_MEMORY}/"):
+                yield int(number)
 
 
 def _handle_signals(handler: Any) -> None:

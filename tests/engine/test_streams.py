@@ -87,7 +87,7 @@ def close_from_another_thread(glm: AutoGLM, engine: Engine) -> None:
         assert has(engine, running=0)
         with pytest.raises(StreamInterrupted):
             stream.reply  # noqa: B018
-        assert stream.partial.text
+        assert stream.partial.raw
         assert not stream.partial.complete
 
 

@@ -37,8 +37,8 @@ async def test_how_many_taps_are_inside(plain: Engine, buttons: int, screens: in
 
 def test_the_same_question_another_picture(either: AutoGLM) -> None:
     below = RED._replace(top=1900)
-    assert RED.holds(*tap(either, "Tap the button", RED))
-    assert below.holds(*tap(either, "Tap the button", below))
+    assert RED.holds(*tap(either, "Tap the red button", RED))
+    assert below.holds(*tap(either, "Tap the red button", below))
 
 
 def test_the_same_picture_another_question(either: AutoGLM) -> None:
