@@ -118,11 +118,17 @@ def _shared_memory_of(session: int) -> Iterator[int]:
 
 def _remove(shared: set[int]) -> None:
     """Remove what nobody uses any more: vLLM's parts leave it behind when they are ended."""
-    used = {number for maps in Path("/proc").glob("[0-9]*/maps") for number in _mapped(maps)} if shared else set()
+    deadline = time.monotonic() + STRAGGLER_SECONDS
+    while (used := shared & _used()) and time.monotonic() < deadline:
+        time.sleep(0.1)
     for path in (*SHARED_MEMORY.glob("psm_*"), *SHARED_MEMORY.glob("sem.mp-*")):
         with suppress(OSError):
             if path.stat().st_ino in shared - used:
                 path.unlink()
+
+
+def _used() -> set[int]:
+    return {number for maps in Path("/proc").glob("[0-9]*/maps") for number in _mapped(maps)}
 
 
 def _mapped(maps: Path) -> Iterator[int]:
