@@ -46,9 +46,15 @@ class Assembler:
     """
 
     def __init__(
-        self, *, n: int = 1, stop_on_repetition: bool = False, max_event_bytes: int = defaults.MAX_EVENT_BYTES
+        self,
+        *,
+        n: int = 1,
+        json: bool = False,
+        stop_on_repetition: bool = False,
+        max_event_bytes: int = defaults.MAX_EVENT_BYTES,
     ) -> None:
         self._n = n
+        self._json = json
         self._stop_on_repetition = stop_on_repetition
         self._sse = SSEDecoder(max_event_bytes)
         self._choices: dict[int, _ChoiceBuilder] = {}
@@ -120,7 +126,8 @@ class Assembler:
             index = choice.get("index") or 0
             builder = self._choices.get(index)
             if builder is None:
-                builder = _ChoiceBuilder(index, self._stop_on_repetition, self.events.append)
+                splitter = ReasoningSplitter(json=self._json)
+                builder = _ChoiceBuilder(index, splitter, self._stop_on_repetition, self.events.append)
                 self._choices[index] = builder
             if builder.finish_reason is None:
                 self.tokens += builder.add(choice)
@@ -155,11 +162,13 @@ def _excerpt(text: bytes | str) -> str:
 class _ChoiceBuilder:
     """One answer in the making."""
 
-    def __init__(self, index: int, stop_on_repetition: bool, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self, index: int, splitter: ReasoningSplitter, stop_on_repetition: bool, emit: Callable[[Event], None]
+    ) -> None:
         self._index = index
+        self._splitter = splitter
         self._stop_on_repetition = stop_on_repetition
         self._emit = emit
-        self._splitter = ReasoningSplitter()
         self._scanner = ActionScanner()
         self._detector = RepetitionDetector()
         self._repeats = False

@@ -68,6 +68,7 @@ class Configuration:
         def new_assembler() -> Assembler:
             return Assembler(
                 n=body.get("n") or 1,
+                json=_asks_for_json(body),
                 stop_on_repetition=stream and merged.get("stop_on_repetition", False),
                 max_event_bytes=self.max_event_bytes,
             )
@@ -92,9 +93,13 @@ class Configuration:
             return f"{self.root}/health", f"{self.root}/-/healthz", f"{self.base_url}/models"
         return (f"{self.base_url}/models",)
 
-    def tokenize_body(self, messages: Messages, extra: Mapping[str, Any]) -> dict[str, Any]:
+    def tokenize_body(self, prompt: Messages, template: bool, extra: Mapping[str, Any]) -> dict[str, Any]:
         """The request of vLLM's ``/tokenize``."""
-        return {"model": self.model, "messages": as_messages(messages), **extra}
+        if template:
+            return {"model": self.model, "messages": as_messages(prompt), **extra}
+        if not isinstance(prompt, str):
+            raise ConfigurationError("tokenize(template=False) takes a string: only a template makes one of messages")
+        return {"model": self.model, "prompt": prompt, "add_special_tokens": False, **extra}
 
     def request(
         self, method: str, url: str, body: Mapping[str, Any] | None = None, *, clock: CallClock | None = None
@@ -159,6 +164,13 @@ class Configuration:
             request_id=head.headers.get("x-request-id"),
             retry_after=read_retry_after(head.headers.get("retry-after")),
         )
+
+
+def _asks_for_json(body: Mapping[str, Any]) -> bool:
+    form, constraint = body.get("response_format"), body.get("structured_outputs")
+    if isinstance(form, Mapping) and form.get("type") in {"json_schema", "json_object"}:
+        return True
+    return isinstance(constraint, Mapping) and bool(constraint.get("json") or constraint.get("json_object"))
 
 
 def read_shape(shape: type[T], body: bytes) -> T:

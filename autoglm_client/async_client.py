@@ -168,10 +168,13 @@ class AsyncAutoGLM:
         """The models that the server offers."""
         return (await self._ask_route("GET", f"{self.base_url}/models", ModelList))["data"]
 
-    async def tokenize(self, messages: Messages, **extra: Any) -> Tokens:
-        """Count the tokens of a prompt exactly, with vLLM's ``/tokenize``; ``return_token_strs=True`` shows them."""
+    async def tokenize(self, prompt: Messages, *, template: bool = True, **extra: Any) -> Tokens:
+        """Count the tokens of a prompt exactly, with vLLM's ``/tokenize``; ``return_token_strs=True`` shows them.
+
+        ``template=False`` counts a string as it is, without what the chat template puts around it.
+        """
         url = f"{self._configuration.root}/tokenize"
-        return await self._ask_route("POST", url, Tokens, self._configuration.tokenize_body(messages, extra))
+        return await self._ask_route("POST", url, Tokens, self._configuration.tokenize_body(prompt, template, extra))
 
     async def health(self) -> bool:
         """Whether the server says that it is well."""

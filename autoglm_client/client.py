@@ -166,10 +166,13 @@ class AutoGLM:
         """The models that the server offers."""
         return (self._ask_route("GET", f"{self.base_url}/models", ModelList))["data"]
 
-    def tokenize(self, messages: Messages, **extra: Any) -> Tokens:
-        """Count the tokens of a prompt exactly, with vLLM's ``/tokenize``; ``return_token_strs=True`` shows them."""
+    def tokenize(self, prompt: Messages, *, template: bool = True, **extra: Any) -> Tokens:
+        """Count the tokens of a prompt exactly, with vLLM's ``/tokenize``; ``return_token_strs=True`` shows them.
+
+        ``template=False`` counts a string as it is, without what the chat template puts around it.
+        """
         url = f"{self._configuration.root}/tokenize"
-        return self._ask_route("POST", url, Tokens, self._configuration.tokenize_body(messages, extra))
+        return self._ask_route("POST", url, Tokens, self._configuration.tokenize_body(prompt, template, extra))
 
     def health(self) -> bool:
         """Whether the server says that it is well."""

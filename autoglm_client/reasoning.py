@@ -68,9 +68,14 @@ class ReasoningSplitter:
 
     Blanks next to a tag belong to the layout and are dropped; elsewhere every character is kept. A tag that is cut in
     two is held back until the rest of it comes.
+
+    With ``json``, an answer that begins as a JSON document outside of ``<answer>`` is kept as it is: what looks like a
+    tag in its strings is none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, json: bool = False) -> None:
+        self._json = json
+        self._in_json = False
         self._section: Literal["start", "think", "after", "answer"] = "start"
         self._in_field = False
         self._field_split = False  # a tag inside the server's reasoning field ended the thinking
@@ -89,7 +94,7 @@ class ReasoningSplitter:
             self._change_field(reasoning, pieces)
         if self._held:
             text, self._held = self._held + text, ""
-        if "<" in text:
+        if "<" in text or self._json:
             text = self._read_tags(text, pieces)
         self._emit(text, pieces)
         return pieces
@@ -127,14 +132,25 @@ class ReasoningSplitter:
         """Act on every whole tag, hold back one that may be unfinished, return the rest."""
         position = 0
         for match in _TAG.finditer(text):
-            self._emit(text[position : match.start()], pieces)
+            between = text[position : match.start()]
+            if self._is_json(between):
+                return text[position:]
+            self._emit(between, pieces)
             self._act_on(match.group(), pieces)
             position = match.end()
+        if self._is_json(text[position:]):
+            return text[position:]
         cut = text.rfind("<", max(position, len(text) - _LONGEST))
         if cut >= 0 and text[cut:] in _UNFINISHED:
             self._held = text[cut:]
             return text[position:cut]
         return text[position:]
+
+    def _is_json(self, text: str) -> bool:
+        """Whether a JSON document has begun, now or before."""
+        if self._json and not self._text and self._section in {"start", "after"}:
+            self._in_json = text.lstrip(_BLANK).startswith(("{", "["))
+        return self._in_json
 
     def _act_on(self, tag: str, pieces: list[Piece]) -> None:
         if tag == "<think>":

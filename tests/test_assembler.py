@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import pytest
@@ -252,9 +252,9 @@ def test_many_answers_cost_linear_time() -> None:
     def seconds(count: int) -> float:
         choices = [{"index": index, "delta": {}, "finish_reason": "stop"} for index in range(count)]
         body = b"data: " + json.dumps({"choices": choices}).encode() + b"\n\n"
-        started = perf_counter()
+        started = process_time()
         Assembler(n=count).feed(body)
-        return perf_counter() - started
+        return process_time() - started
 
     small = min(seconds(1000) for _ in range(5))
     assert min(seconds(4000) for _ in range(5)) < small * 4 * 2.5

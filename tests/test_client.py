@@ -169,6 +169,13 @@ def test_models_health_and_tokens(glm: Any) -> None:
     assert glm.tokenize("Hello").count == glm.chat("Hello").usage.prompt_tokens
 
 
+def test_text_is_counted_without_the_template(glm: Any, server: ScriptedServer) -> None:
+    assert glm.tokenize("Hello", template=False).count < glm.tokenize("Hello").count
+    assert server.requests[0].body == {"model": "autoglm-phone-9b", "prompt": "Hello", "add_special_tokens": False}
+    with pytest.raises(ConfigurationError, match="takes a string"):
+        glm.tokenize([user("Hello")], template=False)
+
+
 def test_health_of_other_servers(make_client: ClientFactory) -> None:
     not_found, fine = plain(b'{"detail":"Not Found"}', "404 Not Found"), plain(b"{}")
     cases: list[tuple[list[list[Step]], bool]] = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import perf_counter
+from time import process_time
 
 import pytest
 
@@ -74,10 +74,10 @@ def test_an_event_above_the_limit(pieces: list[bytes]) -> None:
 
 
 def seconds_for(stream: bytes, size: int) -> float:
-    started = perf_counter()
+    started = process_time()
     decoder = SSEDecoder(max_event_bytes=len(stream))
     assert [len(event) for start in range(0, len(stream), size) for event in decoder.feed(stream[start : start + size])]
-    return perf_counter() - started
+    return process_time() - started
 
 
 @pytest.mark.parametrize("line_bytes", [1, 64, 10_000_000], ids=["tiny lines", "short lines", "one line"])
