@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,12 +25,12 @@ from typing import Any, NoReturn
 __all__ = ["main"]
 
 DRIVER = Path(__file__).with_name("ray_driver.py")
-SHUTDOWN_SECONDS = 3.0
 LEAVING_SECONDS = 10.0
 """To take the application out of a cluster of others, which must be done in order."""
-STRAGGLER_SECONDS = 2.0
+ENDING_SECONDS = 4.0
+MOMENT = 0.1
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps it
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 1.0
 LONGEST_FOLDER = 107 - 63
 """Characters: the path of a socket has 107 at most, and Ray puts up to 63 behind its temporary folder."""
 
@@ -51,9 +51,11 @@ def main() -> int:
     finally:
         _handle_signals(signal.SIG_IGN)
         if driver is not None:
+            if settings["existing"]:
+                _leave(driver)
+            _freeze_all_of(session=driver.pid)
             shared |= set(_shared_memory_of(driver.pid))
-            _end(driver, LEAVING_SECONDS if settings["existing"] else SHUTDOWN_SECONDS)
-            _end_all_of(session=driver.pid)
+            _end_all_of(driver)
         _remove(shared)
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -84,23 +86,34 @@ def _wait(driver: subprocess.Popen[bytes], shared: set[int]) -> int:
         shared |= set(_shared_memory_of(driver.pid))
 
 
-def _end(driver: subprocess.Popen[bytes], seconds: float) -> None:
+def _leave(driver: subprocess.Popen[bytes]) -> None:
     driver.terminate()
-    try:
-        driver.wait(seconds)
-    except subprocess.TimeoutExpired:
-        driver.kill()
-        driver.wait()
+    with suppress(subprocess.TimeoutExpired):
+        driver.wait(LEAVING_SECONDS)
 
 
-def _end_all_of(session: int) -> None:
-    """Give the processes of the driver's session some seconds to end by themselves, then end them."""
-    began = time.monotonic()
-    while (left := list(_processes_of(session))) and time.monotonic() < began + 2 * STRAGGLER_SECONDS:
-        for process in left if time.monotonic() > began + STRAGGLER_SECONDS else ():
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        time.sleep(0.1)
+def _freeze_all_of(session: int) -> None:
+    """Stop the session's processes where they are: one that ends in its own time may make shared memory until then."""
+    frozen: set[int] = set()
+    while new := set(_processes_of(session)) - frozen:
+        _signal(new, signal.SIGSTOP)
+        frozen |= new
+        time.sleep(MOMENT)  # until each has noticed
+
+
+def _end_all_of(driver: subprocess.Popen[bytes]) -> None:
+    """Kill the processes of the driver's session, and wait until they are gone."""
+    deadline = time.monotonic() + ENDING_SECONDS
+    _signal(_processes_of(driver.pid), signal.SIGKILL)
+    driver.wait()
+    while any(_processes_of(driver.pid)) and time.monotonic() < deadline:
+        time.sleep(MOMENT)
+
+
+def _signal(processes: Iterable[int], number: int) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 def _processes_of(session: int) -> Iterator[int]:
@@ -118,9 +131,9 @@ def _shared_memory_of(session: int) -> Iterator[int]:
 
 def _remove(shared: set[int]) -> None:
     """Remove what nobody uses any more: vLLM's parts leave it behind when they are ended."""
-    deadline = time.monotonic() + STRAGGLER_SECONDS
+    deadline = time.monotonic() + ENDING_SECONDS
     while (used := shared & _used()) and time.monotonic() < deadline:
-        time.sleep(0.1)
+        time.sleep(MOMENT)
     for path in (*SHARED_MEMORY.glob("psm_*"), *SHARED_MEMORY.glob("sem.mp-*")):
         with suppress(OSError):
             if path.stat().st_ino in shared - used:

@@ -10,7 +10,7 @@ import pytest
 from autoglm_client import AutoGLM
 
 from .clients import client
-from .engine import Engine, on_other_cores, tiny
+from .engine import Engine, serving, tiny
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # the engines share the machine with one another and with the tests
@@ -41,16 +41,8 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
         plain=tiny(logs / "plain.log"),
         parser=tiny(logs / "parser.log", reasoning_parser="glm45", api_key="engine-key"),
     )
-    try:
-        with on_other_cores():
-            for engine in both:
-                engine.start()
-        for engine in both:
-            engine.wait()
+    with serving(*both):
         yield both
-    finally:
-        for engine in both:
-            engine.stop()
 
 
 @pytest.fixture

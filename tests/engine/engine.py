@@ -13,7 +13,7 @@ import httpx2
 from autoglm_client.defaults import MODEL
 from server_stub import PROFILES, Server
 
-__all__ = ["MODEL", "MODEL_LENGTH", "OTHER_NAME", "Engine", "on_other_cores", "tiny"]
+__all__ = ["MODEL", "MODEL_LENGTH", "OTHER_NAME", "Engine", "serving", "tiny"]
 
 OTHER_NAME = "autoglm-phone"
 MODEL_LENGTH = PROFILES["tiny"].options().context
@@ -49,7 +49,22 @@ def tiny(log: Path, **changes: Any) -> Engine:
 
 
 @contextmanager
-def on_other_cores() -> Iterator[None]:
+def serving(*engines: Engine) -> Iterator[None]:
+    """Inside, all of them are ready; they load at the same time."""
+    try:
+        with _on_other_cores():
+            for engine in engines:
+                engine.start()
+        for engine in engines:
+            engine.wait()
+        yield
+    finally:
+        for engine in engines:
+            engine.stop()
+
+
+@contextmanager
+def _on_other_cores() -> Iterator[None]:
     """What is started inside leaves a core to the tests: on two, a busy engine kept them waiting for nine seconds."""
     cores = sched_getaffinity(0)
     sched_setaffinity(0, sorted(cores)[1:] or cores)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from server_stub.supervisor.records import start_of
 
-__all__ = ["Family", "is_free", "shared_memory"]
+__all__ = ["Family", "is_free", "shared_memory", "ticks"]
 
 
 class Family:
@@ -44,8 +46,13 @@ class Family:
 
 
 def shared_memory() -> set[str]:
-    """The names of what lies in shared memory."""
-    return {path.name for path in Path("/dev/shm").iterdir()}
+    """The names of what lies in shared memory and no process uses: other engines may come and go meanwhile.
+
+    A file counts by its number: a semaphore is mapped under a name that it has lost by the time it is shared.
+    """
+    there = {entry.name: entry.inode() for entry in os.scandir("/dev/shm")}
+    used = {number for maps in Path("/proc").glob("[0-9]*/maps") for number in _shared(maps)}
+    return {name for name, number in there.items() if number not in used}
 
 
 def is_free(port: int) -> bool:
@@ -56,7 +63,22 @@ def is_free(port: int) -> bool:
     return False
 
 
+def ticks(pid: int) -> int:
+    """Of processor time that a process has used, its own and the kernel's for it."""
+    return sum(map(int, _stat(Path(f"/proc/{pid}"))[11:13]))
+
+
+def _shared(maps: Path) -> Iterator[int]:
+    with suppress(OSError):  # it has just ended
+        yield from (int(line.split()[4]) for line in maps.read_text().splitlines() if "/dev/shm/" in line)
+
+
 def _and_parent(process: Path) -> tuple[int, int] | None:
     with suppress(OSError):  # it has just ended
-        return int(process.name), int((process / "stat").read_text().rpartition(")")[2].split()[1])
+        return int(process.name), int(_stat(process)[1])
     return None
+
+
+def _stat(process: Path) -> list[str]:
+    """What Linux says of a process, from its state on; before it stands its name, in brackets."""
+    return (process / "stat").read_text().rpartition(")")[2].split()

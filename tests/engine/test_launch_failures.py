@@ -21,7 +21,7 @@ from server_stub import EngineFailed
 from server_stub.profiles import TINY_WEIGHTS
 from server_stub.supervisor.records import running
 
-from .engine import Engine, tiny
+from .engine import Engine, serving, tiny
 from .launching import Launching
 from .leftovers import Family, is_free, shared_memory
 
@@ -154,15 +154,8 @@ def test_it_dies_of_the_first_request(starting: Starting) -> None:
 def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Engine, Engine]]:
     folder = tmp_path_factory.mktemp("victims")
     both = tiny(folder / "one.log"), tiny(folder / "two.log")
-    try:
-        for engine in both:
-            engine.start()
-        for engine in both:
-            engine.wait()
+    with serving(*both):
         yield both
-    finally:
-        for engine in both:
-            engine.stop()
 
 
 @pytest.mark.parametrize(
