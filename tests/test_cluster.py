@@ -183,6 +183,8 @@ semaphore = held._semlock.name.replace("/", "sem.")
 os.kill(tracker._pid, signal.SIGKILL)  # or it would remove both
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"], process_group=0)
 print(os.getpid(), child.pid, segment.name, semaphore, os.environ["TMPDIR"], flush=True)
+time.sleep(0.5)
+late = memory.SharedMemory(f"psm_late_{os.getpid()}", create=True, size=1000)  # a replacement that was just starting
 time.sleep(100)
 """
 
@@ -216,7 +218,7 @@ def test_nothing_is_left_of_a_driver_that_does_not_end(application: subprocess.P
     assert application.wait(20) == 0
     assert time.monotonic() - began < 12  # a launcher kills after 15
     assert [pid for pid in (driver, child) if is_alive(pid)] == []
-    assert [(Path("/dev/shm") / name).exists() for name in shared] == [False, False]
+    assert [(Path("/dev/shm") / name).exists() for name in (*shared, f"psm_late_{driver}")] == [False, False, False]
     assert (Path("/dev/shm") / others.name).exists()
     others.close()
     others.unlink()

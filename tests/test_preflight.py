@@ -262,6 +262,18 @@ def test_what_a_crash_left_in_shared_memory(shared: Path) -> None:
     assert (shared / "psm_left").exists(), "nothing is removed"
 
 
+def test_a_file_that_is_mapped_under_another_name_is_in_use(shared: Path) -> None:
+    (shared / "sem.mp-first").write_bytes(b"x" * 100)
+    with (shared / "sem.mp-first").open("r+b") as file:
+        mapped = mmap.mmap(file.fileno(), 0)
+    (shared / "sem.mp-first").rename(shared / "sem.mp-second")
+    (shared / "sem.mp-third").hardlink_to(shared / "sem.mp-second")
+    (shared / "sem.mp-second").unlink()  # as Python's semaphores are made
+    assert leftovers() == []
+    mapped.close()
+    assert leftovers() == [shared / "sem.mp-third"]
+
+
 def test_too_little_shared_memory(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "QUEUE_MIB", 10**9)
     assert only(check_shared_memory(ON_GPU, environment())).state == "ok"

@@ -55,9 +55,13 @@ def check_shared_memory(options: ServeOptions, _inside: Installed) -> Iterator[F
 def leftovers() -> list[Path]:
     """The files of this user that an engine may have left, and that no living process has mapped or open."""
     mine = {
-        file for name in NAMES for file in SHARED.glob(name) if file.is_file() and file.stat().st_uid == os.getuid()
+        file: file.stat().st_ino
+        for name in NAMES
+        for file in SHARED.glob(name)
+        if file.is_file() and file.stat().st_uid == os.getuid()
     }
-    return sorted(mine - set(_used())) if mine else []
+    used = set(_used()) if mine else set()
+    return sorted(file for file, number in mine.items() if number not in used)
 
 
 def nearest(path: Path) -> Path:
@@ -70,12 +74,20 @@ def free_gib(folder: Path) -> float:
     return shutil.disk_usage(folder).free / GIB
 
 
-def _used() -> Iterator[Path]:
-    """Files in shared memory that processes of this user have mapped or open."""
+def _used() -> Iterator[int]:
+    """Files in shared memory that processes of this user have mapped or open.
+
+    By their number: a semaphore is mapped under a name that it has lost by the time it is shared.
+    """
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # another user's, or it has just ended
             for line in (process / "maps").read_text(errors="replace").splitlines():
-                if (start := line.find(f"{SHARED}/")) >= 0:
-                    yield Path(line[start:])
+                *_, number, name = f"{line} -".split(maxsplit=5)
+                if name.startswith(f"{SHARED}/"):
+                    yield int(number)
         with suppress(OSError):
-            yield from (entry.readlink() for entry in (process / "fd").iterdir())
+            yield from (entry.stat().st_ino for entry in (process / "fd").iterdir() if _is_shared(entry))
+
+
+def _is_shared(entry: Path) -> bool:
+    return str(entry.readlink()).startswith(f"{SHARED}/")
