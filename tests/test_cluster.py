@@ -173,7 +173,7 @@ def test_the_command_shows_no_key() -> None:
 
 
 DRIVER = """
-import multiprocessing, multiprocessing.shared_memory as memory, os, signal, subprocess, sys, time
+import mmap, multiprocessing, multiprocessing.shared_memory as memory, os, signal, subprocess, sys, time
 from multiprocessing.resource_tracker import _resource_tracker as tracker
 for stubborn in (signal.SIGTERM, signal.SIGINT):
     signal.signal(stubborn, signal.SIG_IGN)
@@ -184,7 +184,9 @@ os.kill(tracker._pid, signal.SIGKILL)  # or it would remove both
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"], process_group=0)
 print(os.getpid(), child.pid, segment.name, semaphore, os.environ["TMPDIR"], flush=True)
 time.sleep(0.5)
-late = memory.SharedMemory(f"psm_late_{os.getpid()}", create=True, size=1000)  # a replacement that was just starting
+with open(f"/dev/shm/psm_late_{os.getpid()}", "w+b") as file:  # a replacement that was just starting
+    file.truncate(1000)
+    late = mmap.mmap(file.fileno(), 0)
 time.sleep(100)
 """
 
