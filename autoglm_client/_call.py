@@ -124,21 +124,23 @@ class Call:
 
 
 class Guard:
-    """The border: inside, the call's clocks run; what leaves it are our errors, with all that the call knows."""
+    """The border: inside, the call's clocks run; what leaves it are our errors, with all that the call knows.
 
-    __slots__ = ("_call", "_token")
+    The clock stays set behind it, where nothing looks at it: so two threads or tasks may use one guard.
+    """
+
+    __slots__ = ("_call",)
 
     def __init__(self, call: Call) -> None:
         self._call = call
 
     def __enter__(self) -> None:
-        self._token = running_clock.set(self._call.clock)
+        running_clock.set(self._call.clock)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        running_clock.reset(self._token)
-        if isinstance(error, Exception) and (ours := translate(error, self._call)) is not None:
+        if error is not None and isinstance(error, Exception) and (ours := translate(error, self._call)) is not None:
             self._call.described(ours)
             if ours is not error:
                 echoes = self._call.secret.hidden(str(error)) != str(error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from threading import Lock
 from typing import TYPE_CHECKING, cast
+from weakref import finalize
 
 from .errors import ConfigurationError
 
@@ -49,6 +50,7 @@ class AsyncPool:
     async def _client_of(self, loop: AbstractEventLoop) -> AsyncGenerator[httpx2.AsyncClient, None]:
         """A generator, because a loop that ends closes its generators: so no connection outlives its loop."""
         client = self._clients[loop] = _new_async_client(self._base_url)
+        finalize(self, id, client).atexit = False  # keeps it whole until then, when asyncio closes the generator
         try:
             yield client
         finally:
@@ -74,7 +76,8 @@ class Pool:
             return self._own
         with self._lock:
             if self._client is None:
-                self._client = _new_client(self._base_url)
+                self._client = client = _new_client(self._base_url)
+                finalize(self, client.close).atexit = False  # who never closes leaves no open socket behind
             return self._client
 
     def close(self) -> None:

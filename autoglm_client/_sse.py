@@ -7,7 +7,7 @@ of one ``data`` line, as every server writes them, is read here too, in a third 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NoReturn
 
 from sseclient import SSEClient
@@ -31,11 +31,21 @@ class SSEDecoder:
         self._lines: list[bytes] = []
         self._client = SSEClient(self._lines)  # type: ignore[arg-type]  # reads it anew for every event
 
-    def feed(self, data: bytes) -> Iterator[str]:
-        """Take the next bytes, cut anywhere; yield the data of the events that they complete.
+    def feed(self, data: bytes) -> Iterable[str]:
+        """Take the next bytes, cut anywhere; give the data of the events that they complete."""
+        if (
+            data[-2:] == b"\n\n"  # the usual cut: one event of one line
+            and data[:7] == b"data: {"
+            and data.find(b"\n") == len(data) - 2
+            and b"\r" not in data
+            and not (self._buffer or self._after_cr or self._at_start)
+            and len(data) <= self._max_event_bytes
+        ):
+            return (self._text(data[6:-2]),)
+        return self._events(data)
 
-        A generator, so that the events before a broken one still come.
-        """
+    def _events(self, data: bytes) -> Iterator[str]:
+        """A generator, so that the events before a broken one still come."""
         if self._after_cr or b"\r" in data:
             data = self._with_plain_line_ends(data)
         for block in self._whole_events(data):
@@ -53,7 +63,7 @@ class SSEDecoder:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _whole_events(self, data: bytes) -> list[bytes]:
-        if not self._buffer and data.endswith(b"\n\n"):  # the usual cut
+        if not self._buffer and data.endswith(b"\n\n"):
             return data[:-2].split(b"\n\n")
         seam = max(len(self._buffer) - 1, 0)  # the blank line may lie across the cut
         self._buffer += data
@@ -69,14 +79,18 @@ class SSEDecoder:
         if self._at_start:
             self._at_start = False
             block = block.removeprefix(_BOM)
+        if block.startswith(b"data: ") and b"\n" not in block:
+            return self._text(block[6:])
+        return self._read_fields(block)
+
+    def _text(self, data: bytes) -> str:
         try:
-            if block.startswith(b"data: ") and b"\n" not in block:
-                return block[6:].decode()
-            return self._read_fields(block)
+            return data.decode()
         except UnicodeDecodeError as error:
             raise InvalidReply(f"an event of the stream is not valid UTF-8: {error}") from error
 
     def _read_fields(self, block: bytes) -> str | None:
+        self._text(block)
         self._lines[:] = [line + b"\n\n" for line in block.split(b"\n")]
         data = [event.data for event in self._client.events()]
         return "\n".join(data) if data else None

@@ -29,7 +29,7 @@ class ToolCall:
         """Decode the arguments; :class:`InvalidReply` when they are not a JSON object."""
         try:
             value = json.loads(self.arguments or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidReply(f"the arguments of tool call {self.name!r} are not JSON: {error}") from error
         if not isinstance(value, dict):
             raise InvalidReply(f"the arguments of tool call {self.name!r} are not a JSON object: {self.arguments[:80]}")
