@@ -518,8 +518,9 @@ class TestConstraints:
         schema = {"$ref": "#/$defs/Node", "$defs": {"Node": node}}
         assert json.loads(plain.message(structured_outputs={"json": schema})["content"])["next"]
 
-    def test_json_mode(self, plain: Talker) -> None:
-        question = "Tell me a joke as JSON with a `setup` and a `punchline` key."
+    @pytest.mark.parametrize("keys", ["a `setup` and a `punchline` key", "'setup' and \"punchline\" keys"])
+    def test_json_mode(self, plain: Talker, keys: str) -> None:
+        question = f'Tell me a "joke" as JSON. Return it with {keys}.'
         message = plain.message(question, response_format={"type": "json_object"})
         assert set(json.loads(message["content"])) == {"setup", "punchline"}
 
@@ -653,6 +654,13 @@ class TestRefusals:
         kind = {400: "BadRequestError", 500: "InternalServerError"}[status]
         expected = {"message": message, "type": kind, "param": param, "code": status}
         assert plain.error([given, words("x")]) == expected
+
+    def test_a_picture_of_an_allowed_domain_is_taken_for_granted(self, start: Start) -> None:
+        talker = start(allowed_media_domains=["example.com"])
+        by_url, sent = url_part("https://example.com/a.png"), picture(1080, 2400)
+        assert talker.body([by_url])["usage"] == talker.body([sent])["usage"]
+        refused = talker.error([url_part("https://example.org/a.png")])["message"]
+        assert refused.endswith("allowed domains: ['example.com']. Input URL domain: example.org")
 
     def test_too_many_pictures(self, plain: Talker) -> None:
         assert plain.post([picture(56, 56)] * 10).status_code == 200

@@ -7,6 +7,7 @@ from typing import Any
 
 from .prompt import Prompt
 from .refusal import Refusal, invalid_field
+from .structure import check_structure, structure_of
 
 __all__ = ["check_form", "check_length", "check_model", "check_request", "token_budget"]
 
@@ -21,6 +22,7 @@ _FORMS: list[tuple[tuple[str, ...], tuple[type, ...], str, str]] = [
     (("messages", "tools"), (list,), "list_type", "Input should be a valid list"),
     (("response_format", "structured_outputs", "stream_options"), (dict,), "dict_type", "Input should be an object"),
 ]
+_CONSTRAINTS = ("json", "regex", "choice", "grammar", "json_object", "structural_tag")
 _TOOL_CHOICE_USAGE = 'Correct usage: `{"type": "function", "function": {"name": "my_function"}}`'
 
 
@@ -155,9 +157,26 @@ def _option_faults(request: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
         )
     if constraints and isinstance(request.get("tool_choice"), dict):
         yield "You can only either use constraints for structured outputs or tools, not both.", None
+    yield from _structure_faults(request)
     if request.get("continue_final_message") and request.get("add_generation_prompt", True):
         explicit = "Cannot set both `continue_final_message` and `add_generation_prompt` to True."
         yield explicit if "add_generation_prompt" in request else _NOT_COMPATIBLE, None
+
+
+def _structure_faults(request: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
+    asked = (request.get("response_format") or {}).get("type") == "structural_tag"
+    constraints = request.get("structured_outputs") or {}
+    param = "response_format" if asked else "structured_outputs"
+    try:
+        form = structure_of(request)
+        if form is not None:
+            check_structure(form)
+    except (ValueError, TypeError):
+        yield f"Invalid {param} structural_tag specification.", param
+    kinds = {name for name in _CONSTRAINTS if constraints.get(name) is not None}
+    if len(kinds | ({"structural_tag"} if asked else set())) > 1:
+        message = "You can only use one kind of structured outputs constraint but multiple are specified"
+        yield f"{message}: {constraints}", None
 
 
 def _check_tools(request: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from .bodies import Generation, chunks, completion
 from .checks import check_form, check_model
-from .prompt import cut, render, token_id
+from .prompt import cut, token_id
 from .refusal import Refusal, invalid_field
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Handler(BaseHTTPRequestHandler):
             tokens = cut(prompt)
         elif "messages" in request:
             check_form(request)
-            tokens = render(request).tokens
+            tokens = self._stub.prompt(request).tokens
         else:
             raise invalid_field("body.prompt", "missing", "Field required", request)
         strings = tokens if request.get("return_token_strs") else None

@@ -5,16 +5,20 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from .refusal import Refusal
 
-__all__ = ["Size", "image_tokens", "load_size"]
+__all__ = ["NOWHERE", "Size", "image_tokens", "load_size"]
 
 _PATCH = 28  # pixels a token spans in each direction: patches of 14, merged 2 x 2
 _MAX_PIXELS = 5_000_000  # the official server's limit; it counts two frames, so 2.5 megapixels for a picture
 _MIN_PIXELS = 112 * 112
+
+NOWHERE = ("none.invalid",)
+"""The domains that the launcher lets vLLM fetch from: none."""
 
 
 class Size(NamedTuple):
@@ -24,14 +28,20 @@ class Size(NamedTuple):
     height: int
 
 
-def load_size(url: str) -> Size:
-    """Read the size of the picture in a base64 ``data:`` URL; refuse every other as a locked-down vLLM does."""
+_SCREEN = Size(1080, 2400)
+
+
+def load_size(url: str, domains: Sequence[str] = NOWHERE) -> Size:
+    """Read the size of the picture in a base64 ``data:`` URL; refuse every other as a locked-down vLLM does.
+
+    What one of the ``domains`` would send is taken for a screenshot of 1080 x 2400, unseen.
+    """
     parts = urlsplit(url[:4096])
     if parts.scheme in ("http", "https"):
-        raise Refusal(
-            "The URL must be from one of the allowed domains: ['none.invalid']. Input URL domain: "
-            + str(parts.hostname)
-        )
+        if parts.hostname in domains:
+            return _SCREEN
+        allowed = f"The URL must be from one of the allowed domains: {list(domains)}"
+        raise Refusal(f"{allowed}. Input URL domain: {parts.hostname}")
     if parts.scheme == "file":
         raise Refusal("Cannot load local files without `--allowed-local-media-path`.", status=500)
     if parts.scheme != "data":

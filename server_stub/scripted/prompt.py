@@ -1,14 +1,19 @@
-"""Messages to the prompt's tokens, with GLM-4.1V's template and a toy tokenizer."""
+"""Messages to the prompt's tokens, with GLM-4.1V's template and a toy tokenizer.
+
+That template shows no tools: vLLM's ``/tokenize`` counts the same with and without them. A server that can read calls
+is one with another template, which does show them, so `render` can too.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
-from .pictures import Size, image_tokens, load_size
+from .pictures import NOWHERE, Size, image_tokens, load_size
 from .refusal import Refusal
 
 __all__ = ["MAX_IMAGES", "Prompt", "cut", "plain_text", "render", "token_id"]
@@ -54,11 +59,13 @@ def token_id(token: str) -> int:
     return _SPECIAL_IDS.get(token, crc32(token.encode("utf-8", "replace")) % 151_000)
 
 
-def render(request: dict[str, Any]) -> Prompt:
-    """Build the prompt of a chat request; refuse the parts of a message that the model cannot take."""
+def render(request: dict[str, Any], *, tools: bool = False, domains: Sequence[str] = NOWHERE) -> Prompt:
+    """Build the prompt of a chat request, with its ``tools``; refuse parts of messages that the model cannot take."""
     tokens, images = ["[gMASK]", "<sop>"], list[Size]()
+    if tools and request.get("tools"):
+        tokens += ["<|system|>", *cut(json.dumps(request["tools"], ensure_ascii=False))]
     for message in request["messages"]:
-        sizes = [load_size(url) for url in _image_urls(message)]
+        sizes = [load_size(url, domains) for url in _image_urls(message)]
         images += sizes
         if len(images) > MAX_IMAGES:
             raise Refusal(f"At most {MAX_IMAGES} image(s) may be provided in one prompt.", param="image")
@@ -77,7 +84,7 @@ def plain_text(message: dict[str, Any]) -> str:
 
 
 def _turn(message: dict[str, Any], images: list[Size]) -> Iterator[str]:
-    """One message in the template, which renders neither tools nor the role ``tool``; pictures come first."""
+    """One message in the template, which does not render the role ``tool``; pictures come first."""
     if message.get("role") not in ("system", "user", "assistant"):
         if images:
             found = f"Expected there to be {len(images)} prompt placeholders corresponding to {len(images)} image items"

@@ -1,12 +1,16 @@
 """The rules of the script: a chat request in, always the same answer out.
 
-The question is the last user message, without the screen information that follows the task. In this order:
+The question is the last user message, without the screen information that follows the task. A user message with
+``<tool_response>{"content": ...}</tool_response>`` in it is a tool's. In this order:
 
 ==============================================  ====================================================================
 the request                                     the answer
 ==============================================  ====================================================================
 ``response_format``, ``structured_outputs``     a value filled from the schema, the pattern or the choices
-tools, and the last message is the user's       a call: of the tool named in the question, else of the first one
+a structural tag (in one of these two)          text of that form: thinking where it may be, then calls as below where
+                                                it has tags for them, else the object or what would be said anyway
+tools, and the last message is the user's       a call: of the tool named in the question, else of the first one; of
+                                                all of them for "both", "in parallel", 同时, 分别
 the last message is a tool's                    what the tool said
 "who are you", 你是谁                            who it is: a script standing in for the model
 "think long", 仔细想                             several hundred tokens of thinking
@@ -31,6 +35,7 @@ from .filling import Hints, fill, matching
 from .pictures import Size
 from .prompt import Prompt, plain_text
 from .refusal import Refusal
+from .structure import Script, structure_of, write
 
 __all__ = ["Answer", "ToolCall", "respond", "tap_point"]
 
@@ -55,11 +60,12 @@ class Answer:
 def respond(request: dict[str, Any], prompt: Prompt, *, parser: bool) -> Answer:
     """Answer by the script; with a reasoning ``parser`` on the server a constrained answer begins with thinking."""
     question = _Question.of(request, prompt)
-    constrained = _constrained(request, question)
+    constrained = _structured(request, question, parser=parser)
+    if constrained is None:
+        constrained = _constrained(request, question)
     answer = _call(request, question) or _said(question) if constrained is None else Answer(constrained)
     if parser and (constrained is not None or answer.tool_calls):
-        thinking = question.either("用户要的是固定格式的回答。", "The answer has to follow the given format.")
-        answer = Answer(f"<think>{thinking}</think>{answer.text}", answer.tool_calls)
+        answer = Answer(f"<think>{question.format_thinking}</think>{answer.text}", answer.tool_calls)
     if (request.get("chat_template_kwargs") or {}).get("enable_thinking", True) is False:
         answer = Answer(re.sub(r"<think>.*?</think>\n?", "", answer.text, flags=re.DOTALL), answer.tool_calls)
     return answer
@@ -86,12 +92,18 @@ class _Question:
 
     @classmethod
     def of(cls, request: dict[str, Any], prompt: Prompt) -> _Question:
-        tasks = [_task(plain_text(it)) for it in request["messages"] if it.get("role") == "user"] or [""]
-        spoken = [it for it in request["messages"] if it.get("role") in ("user", "tool")]
-        tool_said = plain_text(spoken[-1]) if spoken and spoken[-1]["role"] == "tool" else None
+        said = [(it["role"], plain_text(it)) for it in request["messages"] if it.get("role") in ("user", "tool")]
+        said = [("tool", results) if (results := _results(text)) else (role, text) for role, text in said]
+        tasks = [_task(text) for role, text in said if role == "user"] or [""]
+        tool_said = said[-1][1] if said and said[-1][0] == "tool" else None
         later_step = len(tasks) > 1 and not tasks[-1]  # nothing but the next screen
         chinese = re.search(r"[\u3400-\u9fff]", tasks[0] if later_step else tasks[-1]) is not None
         return cls(tasks[-1], prompt.last_image, tool_said, later_step, chinese)
+
+    @property
+    def format_thinking(self) -> str:
+        """What is thought before an answer whose form is given."""
+        return self.either("用户要的是固定格式的回答。", "The answer has to follow the given format.")
 
     def either(self, chinese: str, english: str) -> str:
         """Choose the wording in the language of the question."""
@@ -101,6 +113,36 @@ class _Question:
 def _task(text: str) -> str:
     """Drop the screen information: a line of JSON, with or without its title."""
     return text.split("\n\n{")[0].strip().removesuffix("** Screen Info **").strip()
+
+
+def _results(text: str) -> str:
+    """What tools said in a user message, a line each; empty when it is none of theirs."""
+    found = re.findall(r"<tool_response>(.*?)</tool_response>", text, re.DOTALL)
+    return "\n".join(_result(it) for it in found)
+
+
+def _result(written: str) -> str:
+    try:
+        return str(json.loads(written)["content"])
+    except (ValueError, LookupError, TypeError):
+        return written
+
+
+def _structured(request: dict[str, Any], question: _Question, *, parser: bool) -> str | None:
+    """Write the text that a structural tag asks for; with a ``parser``, the thinking is over when it begins."""
+    form = structure_of(request)
+    if form is None:
+        return None
+    calls = question.tool_said is None
+    thinking, _, said = _said(question).text.removeprefix("<think>").partition("</think>")
+    script = Script(
+        hints=Hints.of(question.text),
+        thinking="" if parser else question.format_thinking if calls else thinking,
+        said=said,
+        calls=calls,
+        pick=lambda names, several: _picked(names, question, several=several),
+    )
+    return write(form, script)
 
 
 def _constrained(request: dict[str, Any], question: _Question) -> str | None:
@@ -119,11 +161,16 @@ def _constrained(request: dict[str, Any], question: _Question) -> str | None:
         wrapped = form["json_schema"]
         schema = wrapped.get("schema", wrapped.get("json_schema", {}))
     elif form.get("type") == "json_object" or given.get("json_object"):
-        keys = re.findall(r"`(\w+)`", question.text) or ["answer"]
-        schema = {"type": "object", "properties": {key: {"type": "string"} for key in keys}}
+        schema = {"type": "object", "properties": {key: {"type": "string"} for key in _keys(question.text)}}
     else:
         return None
     return _json(fill(schema, Hints.of(question.text)))
+
+
+def _keys(text: str) -> list[str]:
+    """Find the keys that a question wants in its JSON: in backticks, or in quotes before the word "keys"."""
+    found = re.findall(r"`(\w+)`|[\"'](\w+)[\"'](?=[^.!?\n]*\bkeys?\b)", text)
+    return ["".join(it) for it in found] or ["answer"]
 
 
 def _call(request: dict[str, Any], question: _Question) -> Answer | None:
@@ -132,26 +179,27 @@ def _call(request: dict[str, Any], question: _Question) -> Answer | None:
     choice = request.get("tool_choice") or "auto"
     if not tools or choice == "none" or (choice == "auto" and question.tool_said is not None):
         return None
+    by_name = {tool["name"]: tool for tool in reversed(tools)}
+    named = [choice["function"]["name"]] if isinstance(choice, dict) else []
+    several = not named and request.get("parallel_tool_calls") is not False
+    picked = _picked(named or [tool["name"] for tool in tools], question, several=several)
+    return Answer(tool_calls=tuple(_filled(by_name[name], hints) for name, hints in picked))
+
+
+def _picked(names: list[str], question: _Question, *, several: bool) -> list[tuple[str, Hints]]:
+    """Choose the tools to call: the one that is named, or several if that is wanted, with what is to go into each."""
     hints = Hints.of(question.text)
-    if isinstance(choice, dict):
-        tools = [tool for tool in tools if tool["name"] == choice["function"]["name"]]
-    elif _several(request, question):
-        if len(tools) == 1:  # the same tool for each number, or twice
-            numbers = hints.numbers[-2:] or [1.0, 2.0]
-            return Answer(tool_calls=tuple(_filled(tools[0], Hints([it], hints.quoted, hints.text)) for it in numbers))
-    else:
-        tools = [_named(tools, question.text)]
-    return Answer(tool_calls=tuple(_filled(tool, hints) for tool in tools))
+    if not several or not re.search(r"\bboth\b|\bin parallel\b|同时|分别", question.text, re.IGNORECASE):
+        return [(_named(names, question.text), hints)]
+    if len(names) > 1:
+        return [(name, hints) for name in names]
+    numbers = hints.numbers[-2:] or [1.0, 2.0]  # the same tool for each number, or twice
+    return [(names[0], Hints([it], hints.quoted, hints.text)) for it in numbers]
 
 
-def _several(request: dict[str, Any], question: _Question) -> bool:
-    wanted = re.search(r"\bboth\b|\bin parallel\b|同时|分别", question.text, re.IGNORECASE)
-    return bool(wanted) and request.get("parallel_tool_calls") is not False
-
-
-def _named(tools: list[dict[str, Any]], text: str) -> dict[str, Any]:
+def _named(names: list[str], text: str) -> str:
     words = text.lower()
-    return next((it for it in tools if it["name"].lower() in words or _spoken(it["name"]) in words), tools[0])
+    return next((it for it in names if it.lower() in words or _spoken(it) in words), names[0])
 
 
 def _spoken(name: str) -> str:

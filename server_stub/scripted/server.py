@@ -12,6 +12,7 @@ from typing import Any, Self, get_args
 from .bodies import Generation, ReasoningForm, generate
 from .checks import check_length, check_request, token_budget
 from .listener import Listener
+from .pictures import NOWHERE
 from .prompt import Prompt, render
 from .rules import Answer, respond
 
@@ -36,7 +37,9 @@ class ScriptedServer:
     (``"<think>...</think>\n<answer>..."``), an `Answer`, or None for the script's own. ``reasoning`` says where
     thinking shows: ``"tags"`` is a server without a parser (tags are visible when the request says
     ``skip_special_tokens: false``), ``"stripped"`` never shows tags, ``"reasoning"`` and ``"reasoning_content"`` are
-    servers with a parser. ``pace`` is the time in seconds between two tokens.
+    servers with a parser. With ``tool_parser`` it takes ``tools``, as vLLM with ``--tool-call-parser`` does, and counts
+    them as part of the prompt. Pictures named by URL are taken for granted from ``allowed_media_domains``, never
+    fetched, and refused from all others. ``pace`` is the time in seconds between two tokens.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class ScriptedServer:
         pace: float = 0.0,
         reasoning: ReasoningForm = "tags",
         tool_parser: bool = True,
+        allowed_media_domains: Sequence[str] = NOWHERE,
         api_key: str | None = None,
         answer: Rule | None = None,
         record: bool = True,
@@ -62,6 +66,7 @@ class ScriptedServer:
         self.pace = pace
         self.reasoning: ReasoningForm = reasoning
         self.tool_parser = tool_parser
+        self.allowed_media_domains = list(allowed_media_domains)
         self.answer = answer
         self.requests: list[RecordedRequest] = []
         """Every POST so far, refused ones included (unless ``record=False``)."""
@@ -112,10 +117,14 @@ class ScriptedServer:
         with self._lock:
             self._failures += [(status, message, named)] * times
 
+    def prompt(self, request: dict[str, Any]) -> Prompt:
+        """Put the prompt of a chat request together; raises what is to be refused of its messages."""
+        return render(request, tools=self.tool_parser, domains=self.allowed_media_domains)
+
     def generation(self, request: dict[str, Any], *, name: str = "") -> Generation:
         """Work out the answer to a chat request, the same for plain and streamed; raises what is to be refused."""
         check_request(request, self.models, tool_parser=self.tool_parser)
-        prompt = render(request)
+        prompt = self.prompt(request)
         check_length(prompt, request, self.max_model_len)
         return generate(
             self._answer(request, prompt),
