@@ -12,6 +12,8 @@ HOST: Final = "127.0.0.1"
 PORT: Final = 8000
 BASE_URL: Final = f"http://{HOST}:{PORT}/v1"
 MODEL: Final = "autoglm-phone-9b"
+CONTEXT: Final = 25480
+"""Tokens, the publisher's ``--max-model-len``: 3,000 of answer, 3,100 of picture, the rest for prompt and history."""
 
 CONNECT_SECONDS: Final = 5.0
 SEND_SECONDS: Final = 30.0

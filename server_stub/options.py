@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from autoglm_client.defaults import HOST, MODEL, PORT
+from autoglm_client.defaults import CONTEXT, HOST, MODEL, PORT
 
 from .errors import ServeError
 
@@ -19,9 +19,6 @@ EngineName = Literal["vllm", "sglang", "transformers", "tensorrt-llm"]
 Device = Literal["cuda", "cpu"]
 
 WEIGHTS = "zai-org/AutoGLM-Phone-9B"
-CONTEXT = 25480
-"""Tokens; the publisher's figure: 3,000 of answer, 3,100 of picture, the rest for prompt and history."""
-
 
 _LEAST = {
     **dict.fromkeys(("tensor_parallel", "pipeline_parallel", "nodes", "replicas", "max_replicas"), 1),

@@ -55,7 +55,8 @@ def imports_of(path: Path) -> set[tuple[str, bool]]:
             if not node.level:
                 found.add((name, False))
             elif node.level == depth:  # from the root of the package; deeper ones stay inside their own
-                found |= {(name, True)} if name else {(alias.name, True) for alias in node.names}
+                names = {name} if name else {alias.name for alias in node.names} - set(autoglm_client.__all__)
+                found |= {(name, True) for name in names}
     return found
 
 

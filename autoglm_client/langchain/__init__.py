@@ -1,1 +1,14 @@
-"""LangChain: the place of its chat model, which is not written yet."""
+"""AutoGLM-Phone-9B in LangChain: a chat model, a parser of phone actions, and the tools that carry them out."""
+
+from .blocks import register_blocks
+from .chat_model import ChatAutoGLM
+from .device import Device
+from .parsers import ActionOutputParser
+from .phone import first_message, phone_tools
+from .register import register
+from .serialization import make_loadable
+
+__all__ = ["ActionOutputParser", "ChatAutoGLM", "Device", "first_message", "phone_tools", "register"]
+
+register_blocks()
+make_loadable(ChatAutoGLM)
