@@ -111,7 +111,9 @@ class _HeldText:
             return ()
         held, self._held = self._held, []
         self.open = True
-        return (ReasoningDelta(item.text),) if isinstance(item, TextWasReasoning) else (*held, item)
+        if isinstance(item, TextWasReasoning):
+            return (ReasoningDelta(item.text),)
+        return (TextDelta("".join(it.text for it in held)), item) if held else (item,)
 
 
 class _TextCalls:
@@ -123,11 +125,11 @@ class _TextCalls:
 
     def feed(self, item: Item) -> Iterable[Item]:
         if isinstance(item, TextDelta):
-            if self._is_object is None and item.text.strip():
-                self._is_object = item.text.lstrip().startswith("{")
-            if self._is_object:
-                return (item,)
-            return map(_as_item, self._reader.feed(item.text))
+            if self._is_object is None:
+                if not (begin := item.text.lstrip()):
+                    return ()
+                self._is_object = begin.startswith("{")
+            return (item,) if self._is_object else map(_as_item, self._reader.feed(item.text))
         if isinstance(item, Finished):
             return (*map(_as_item, self._reader.close()), item)
         return (item,)

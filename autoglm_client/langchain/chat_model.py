@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -16,7 +17,16 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils import from_env, secret_from_env
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_protocol.protocol import MessagesData
-from pydantic import AliasChoices, ConfigDict, Field, PrivateAttr, SecretStr, SkipValidation, model_validator
+from pydantic import (
+    AliasChoices,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    SkipValidation,
+    field_validator,
+    model_validator,
+)
 
 from .. import AutoGLMError, ConfigurationError, Timeouts, __version__, defaults
 from .clients import Clients
@@ -101,6 +111,11 @@ class ChatAutoGLM(BaseChatModel):
 
     _connected: Clients = PrivateAttr(default_factory=lambda: Clients({}))
 
+    @field_validator("timeout", mode="before")
+    @classmethod
+    def _read_timeout(cls, value: object) -> object:
+        return Timeouts(**value) if isinstance(value, dict) else value
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         """Check the settings by making the client, which opens no connection; give the model its endpoint's name."""
@@ -139,6 +154,11 @@ class ChatAutoGLM(BaseChatModel):
     def lc_secrets(self) -> dict[str, str]:
         """Where LangChain finds the key that it leaves out of a serialized model."""
         return {"api_key": "AUTOGLM_API_KEY"}
+
+    @property
+    def lc_attributes(self) -> dict[str, Any]:
+        """The clocks in a form that JSON has."""
+        return {"timeout": asdict(self.timeout)} if isinstance(self.timeout, Timeouts) else {}
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -315,7 +335,7 @@ class ChatAutoGLM(BaseChatModel):
     # Tokens
 
     def get_num_tokens_from_messages(
-        self, messages: list[BaseMessage], tools: Sequence[Tool] | None = None, **kwargs: Any
+        self, messages: Sequence[BaseMessage], tools: Sequence[Tool] | None = None, **kwargs: Any
     ) -> int:
         """Count a prompt's tokens: exactly by vLLM's ``/tokenize``, pictures too; where it cannot be asked, roughly."""
         offered: list[BaseTool | dict[str, Any]] = [convert_to_openai_tool(tool) for tool in tools or ()]
@@ -387,7 +407,7 @@ class ChatAutoGLM(BaseChatModel):
 
     def _streamed(self, options: dict[str, Any]) -> dict[str, Any]:
         usage = {} if self.stream_usage else {"stream_options": {"include_usage": False}}
-        return {**usage, **options, "n": 1}
+        return {**usage, **options, "n": None}
 
     def _question(self, messages: list[BaseMessage], stop: list[str] | None, given: dict[str, Any]) -> Question:
         tools = self._clients.takes_tools() if self._must_ask(given) else self.tool_calling == "server"

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from uuid import uuid4
 
 from .. import ConfigurationError, ToolCall
+from .action_calls import ACTION_TOOLS
 
 __all__ = ["ToolCallReader", "ToolChoice", "call_text", "constraint", "describe", "result_text"]
 
@@ -23,21 +24,37 @@ ToolChoice = Literal["auto", "required", "none"] | str
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 _MUSING = {"type": "any_text", "excludes": ["<answer>", "<ans>"]}  # which would end the thinking for every reader
 _THINKING = {"type": "tag", "begin": "<think>", "content": _MUSING, "end": "</think>"}
-_ACTION = {"type": "regex", "pattern": r"\n?(<answer>)?do\((.|\n)*"}  # a trained answer, whatever it does
+_ACTION = {
+    "type": "regex",
+    "pattern": r'\n?(<answer>)?do\(action="('
+    + "|".join(kind.name for kind in ACTION_TOOLS.values())
+    + r')"(, (.|\n)*)?\)',
+}
+"""What the model was trained to write, but ``finish(...)``, which would be an answer of another form."""
 
 
-def describe(tools: Sequence[Mapping[str, Any]], choice: ToolChoice, *, phone: bool = False) -> str:
+def describe(
+    tools: Sequence[Mapping[str, Any]],
+    choice: ToolChoice,
+    *,
+    schema: Mapping[str, Any] | None = None,
+    phone: bool = False,
+) -> str:
     """What the system message has to say for the model to call ``tools`` (in OpenAI's form); empty for no tools.
 
-    With ``phone`` an action of the phone is as good as a call. Raises :class:`~autoglm_client.ConfigurationError` when
-    ``choice`` names a tool that is not among them.
+    With a ``schema`` the answer is to be an object of it; with ``phone`` an action of the phone is as good as a call.
+    Raises :class:`~autoglm_client.ConfigurationError` when ``choice`` names a tool that is not among them.
     """
-    if not _offered(tools, choice):
-        return ""
-    lines = "\n".join(_json(_told(tool["function"])) for tool in tools)
-    now = _NOW.get(choice, f"Call the tool {_json(choice)} now: an answer without this call is not accepted.")
-    now = _NOW_WITH_PHONE if phone and choice == "required" else now
-    return f"{_BEFORE}\n{lines}\n{_AFTER}\n\n{now}"
+    paragraphs = []
+    if _offered(tools, choice):
+        lines = "\n".join(_json(_told(tool["function"])) for tool in tools)
+        now = _NOW.get(choice, f"Call the tool {_json(choice)} now: an answer without this call is not accepted.")
+        now = _NOW_WITH_PHONE if phone and choice == "required" else now
+        paragraphs = [f"{_BEFORE}\n{lines}\n{_AFTER}", now]
+    if schema is not None and choice == "auto":
+        instead = ", in place of finish(...)," if phone else ""
+        paragraphs.append(f"Give your answer{instead} as a JSON object of this schema: {_json(dict(schema))}")
+    return "\n\n".join(paragraphs)
 
 
 _BEFORE = """# Tools

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from .. import Choice, ReasoningDelta, Reply, TextDelta, ToolCall
 from .answers import AnswerReader, Growth, readable, whole_answer
-from .metadata import PROVIDER, response_metadata, usage_metadata
+from .metadata import PROVIDER, additional_kwargs, response_metadata, usage_metadata
 
 __all__ = ["ChunkMaker", "chat_result"]
 
@@ -34,10 +34,9 @@ def chat_result(reply: Reply, new_reader: Callable[[], AnswerReader]) -> ChatRes
 
 def _message(choice: Choice, growths: Sequence[Growth]) -> AIMessage:
     calls = [growth for growth in growths if isinstance(growth, ToolCall)]
-    told = {"reasoning_content": choice.reasoning, "refusal": choice.refusal}
     return AIMessage(
         content="".join(growth.text for growth in growths if isinstance(growth, TextDelta)),
-        additional_kwargs={name: value for name, value in told.items() if value},
+        additional_kwargs=additional_kwargs(choice),
         tool_calls=[tool_call(name=it.name, args=json.loads(it.arguments), id=it.id) for it in calls if readable(it)],
         invalid_tool_calls=[
             invalid_tool_call(name=it.name, args=it.arguments, id=it.id) for it in calls if not readable(it)
@@ -80,9 +79,8 @@ class ChunkMaker:
         )
 
     def _reasoning(self, text: str) -> ChatGenerationChunk:
-        if self._v1:
-            return self._clone([{"type": "reasoning", "reasoning": text, "index": "lc_rs_0"}], "", {})
-        return self._clone("", "", {"reasoning_content": text})
+        content: Content = [{"type": "reasoning", "reasoning": text, "index": "lc_rs_0"}] if self._v1 else ""
+        return self._clone(content, "", {"reasoning_content": text})
 
     def _clone(self, content: Content, text: str, additional_kwargs: dict[str, Any]) -> ChatGenerationChunk:
         message = _message_with(

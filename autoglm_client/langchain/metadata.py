@@ -8,10 +8,16 @@ from langchain_core.messages.ai import UsageMetadata
 
 from .. import Choice, Reply, Usage
 
-__all__ = ["PROVIDER", "response_metadata", "usage_metadata"]
+__all__ = ["PROVIDER", "additional_kwargs", "response_metadata", "usage_metadata"]
 
 PROVIDER = "autoglm"
 """The provider's name in traces and messages; summarization trusts usage only where both are the same."""
+
+
+def additional_kwargs(choice: Choice) -> dict[str, Any]:
+    """What has no place in the content of v0 messages: the thinking, under its customary name, and a refusal."""
+    told = {"reasoning_content": choice.reasoning, "refusal": choice.refusal}
+    return {name: value for name, value in told.items() if value}
 
 
 def response_metadata(reply: Reply, choice: Choice) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from langchain_protocol.protocol import MessagesData
 
 from .. import ReasoningDelta, Reply, ToolCall
 from .answers import Growth, readable
-from .metadata import PROVIDER, response_metadata, usage_metadata
+from .metadata import PROVIDER, additional_kwargs, response_metadata, usage_metadata
 
 __all__ = ["ProtocolEvents"]
 
@@ -53,8 +53,8 @@ class ProtocolEvents:
         told: dict[str, Any] = {"metadata": response_metadata(reply, reply.first)}
         if usage := usage_metadata(reply.usage):
             told["usage"] = usage
-        if reply.first.refusal:
-            told["additional_kwargs"] = {"refusal": reply.first.refusal}
+        if additional := additional_kwargs(reply.first):
+            told["additional_kwargs"] = additional
         yield _event("message-finish", **told)
 
     def _begin(self, kind: str) -> Event:

@@ -8,11 +8,13 @@ from functools import partial
 from typing import Any, cast
 
 from langchain_core.messages import BaseMessage
+from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from .. import ChatOptions, ConfigurationError, Message
 from .answers import AnswerReader
 from .client_tools import ToolChoice, constraint, describe
 from .convert import ReasoningInHistory, to_wire
+from .structured import response_format
 
 __all__ = ["Question", "Server", "ask", "tool_choice"]
 
@@ -47,7 +49,9 @@ def ask(
     options = {name: value for name, value in given.items() if value is not None and name not in _NOT_SENT}
     phone = options.pop("phone_actions", False)
     _name_constraints(options)
-    tools = options.pop("tools", None) or []
+    if form := options.pop("response_format", None):
+        options["response_format"] = response_format(form)
+    tools = [convert_to_openai_tool(tool) for tool in options.pop("tools", ())]
     choice = tool_choice(options.pop("tool_choice", None), tools)
     native = server.tools and not _undecided(options, tools, choice, phone=phone)
     wire = to_wire(messages, reasoning=reasoning, native_tools=native, phone=phone)
@@ -57,7 +61,7 @@ def ask(
     if tools and native:
         _offer(options, tools, choice)
     elif text_calls or (phone and an_object):
-        wire = _with_instructions(wire, describe(tools, choice, phone=phone))
+        wire = _with_instructions(wire, describe(tools, choice, schema=_schema(options), phone=phone))
         _constrain(options, tools, choice, server, phone=phone)
     reader = partial(AnswerReader, hold_text=hold_text, text_calls=text_calls, phone=phone, an_object=an_object)
     return Question(wire, cast("ChatOptions", options), reader)

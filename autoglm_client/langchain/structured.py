@@ -30,12 +30,13 @@ __all__ = [
 Method = Literal["json_schema", "function_calling", "json_mode"]
 Schema: TypeAlias = dict[str, Any] | type
 Parser: TypeAlias = Runnable[AIMessage, Any]
+_REQUESTS = {"json_schema", "json_object", "structural_tag", "text"}
 METHODS: tuple[Method, ...] = ("json_schema", "function_calling", "json_mode")
 
 
 def response_format(schema: Schema, *, strict: bool | None = None) -> dict[str, Any]:
-    """The request for JSON of a schema: a pydantic class of version 1 or 2, a TypedDict, or JSON schema."""
-    if isinstance(schema, dict) and schema.get("type") == "json_schema" and "json_schema" in schema:
+    """The request for JSON of a schema: a pydantic class of version 1 or 2, a TypedDict, JSON schema, or a request."""
+    if isinstance(schema, dict) and schema.get("type") in _REQUESTS:
         return schema
     plain = convert_to_json_schema(schema, strict=strict)
     name = re.sub(r"[^\w-]", "_", str(plain.get("title", "answer")))
