@@ -39,7 +39,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
     logs = tmp_path_factory.mktemp("engine")
     both = Engines(
         plain=tiny(logs / "plain.log"),
-        parser=tiny(logs / "parser.log", reasoning_parser="glm45", api_key="engine-key"),
+        parser=tiny(logs / "parser.log", reasoning_parser="glm45", tool_parser="hermes", api_key="engine-key"),
     )
     with serving(*both):
         yield both
@@ -53,7 +53,7 @@ def plain(engines: Engines) -> Engine:
 
 @pytest.fixture
 def parser(engines: Engines) -> Engine:
-    """A server with ``--reasoning-parser glm45`` and a key."""
+    """A server with ``--reasoning-parser glm45``, a parser of tool calls, and a key."""
     return engines.parser
 
 
