@@ -2,9 +2,11 @@
 
 from .blocks import register_blocks
 from .chat_model import ChatAutoGLM
+from .chat_openai import chat_openai
 from .device import Device
 from .parsers import ActionOutputParser
 from .phone import first_message, phone_tools
+from .register import register
 from .register import register
 from .serialization import make_loadable
 

@@ -162,7 +162,7 @@ class ChatAutoGLM(BaseChatModel):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """``dumps`` writes it, ``loads(..., allowed_objects=[ChatAutoGLM])`` reads it."""
+        """``dumps`` writes it; ``loads(..., allowed_objects="all", valid_namespaces=["autoglm_client"])`` reads it."""
         return True
 
     @classmethod

@@ -31,7 +31,8 @@ def chat_openai(**options: Any) -> ChatOpenAI:
 
     A vLLM is asked to leave the tags in the answer (``skip_special_tokens``): without them thinking and action run
     together, and nobody could part them; with them `ActionOutputParser` and `parse_action` read the answer. On a server
-    with ``--reasoning-parser``, which sends the thinking in a field of its own, give ``extra_body={}``.
+    with ``--reasoning-parser``, which sends the thinking in a field of its own, give ``extra_body={}``; vLLM's streams
+    have an ``<answer>`` even then.
 
     What ``ChatOpenAI`` cannot, this cannot either; take `ChatAutoGLM` where you can choose:
 

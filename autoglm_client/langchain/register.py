@@ -21,7 +21,9 @@ def register() -> None:
     try:
         from langchain.chat_models import base
     except ImportError as error:
-        raise ConfigurationError(f'register() is for LangChain: pip install "langchain>=1.2" ({error})') from error
+        raise ConfigurationError(
+            f'register() needs LangChain: pip install "autoglm-client[agents]" ({error})'
+        ) from error
     providers: Any = getattr(base, "_BUILTIN_PROVIDERS", None)
     if not _is_known(providers):
         raise ConfigurationError(
