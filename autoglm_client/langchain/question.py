@@ -60,7 +60,7 @@ def ask(
     hold_text = server.extensions and options.get("thinking") is not False and not _constrained(options)
     if tools and native:
         _offer(options, tools, choice)
-    elif text_calls or (phone and an_object):
+    elif text_calls or (phone and an_object and choice != "none"):
         wire = _with_instructions(wire, describe(tools, choice, schema=_schema(options), phone=phone))
         _constrain(options, tools, choice, server, phone=phone)
     reader = partial(AnswerReader, hold_text=hold_text, text_calls=text_calls, phone=phone, an_object=an_object)
@@ -123,8 +123,6 @@ def _constrain(
 
 def _with_instructions(messages: list[Message], text: str) -> list[Message]:
     """Put them behind the system message, or before all others."""
-    if not text:
-        return messages
     first = messages[0]
     if first["role"] == "system" and isinstance(content := first.get("content"), str):
         return [{**first, "content": f"{content}\n\n{text}"}, *messages[1:]]

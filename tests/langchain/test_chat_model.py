@@ -194,8 +194,10 @@ def test_usage_is_told_when_wanted(server: ScriptedServer) -> None:
     asked = ChatAutoGLM(base_url=server.base_url)
     *_, last = asked.stream("Hello")
     assert last.usage_metadata is not None
-    *_, last = ChatAutoGLM(base_url=server.base_url, stream_usage=False).stream("Hello")
+    silent = ChatAutoGLM(base_url=server.base_url, stream_usage=False)
+    *_, last = silent.stream("Hello")
     assert last.usage_metadata is None
+    assert silent.stream_events("Hello", version="v3").output.usage_metadata is None
     counter = UsageMetadataCallbackHandler()
     asked.invoke("Hello", config={"callbacks": [counter]})
     assert counter.usage_metadata["autoglm-phone-9b"]["total_tokens"] > 0

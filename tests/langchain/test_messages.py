@@ -25,6 +25,7 @@ from autoglm_client import (
 )
 from autoglm_client.langchain.answers import AnswerReader, Growth, whole_answer
 from autoglm_client.langchain.messages import ChunkMaker, chat_result
+from autoglm_client.langchain.metadata import usage_metadata
 
 STOP = Finished("stop")
 TAP = 'do(action="Back")'
@@ -177,3 +178,14 @@ def test_blocks_of_a_message() -> None:
     assert [block["type"] for block in whole.content_blocks] == ["tool_call"]
     listed = AIMessageChunk(content=[{"type": "text", "text": "a"}], response_metadata={"model_provider": "autoglm"})
     assert listed.content_blocks == [{"type": "text", "text": "a"}]
+
+
+def test_details_of_the_usage() -> None:
+    usage = Usage(prompt_tokens=9, completion_tokens=2, total_tokens=11, cached_tokens=8, reasoning_tokens=1)
+    assert usage_metadata(usage) == {
+        "input_tokens": 9,
+        "output_tokens": 2,
+        "total_tokens": 11,
+        "input_token_details": {"cache_read": 8},
+        "output_token_details": {"reasoning": 1},
+    }
