@@ -7,10 +7,9 @@ from .device import Device
 from .parsers import ActionOutputParser
 from .phone import first_message, phone_tools
 from .register import register
-from .register import register
 from .serialization import make_loadable
 
-__all__ = ["ActionOutputParser", "ChatAutoGLM", "Device", "first_message", "phone_tools", "register"]
+__all__ = ["ActionOutputParser", "ChatAutoGLM", "Device", "chat_openai", "first_message", "phone_tools", "register"]
 
 register_blocks()
 make_loadable(ChatAutoGLM)

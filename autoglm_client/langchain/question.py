@@ -46,6 +46,8 @@ def ask(
     messages: Sequence[BaseMessage], given: Mapping[str, Any], *, server: Server, reasoning: ReasoningInHistory
 ) -> Question:
     """Put a call together; ``given`` are the model's options and the call's own, the latter on top."""
+    if not messages:
+        raise ConfigurationError("there are no messages: give at least a HumanMessage")
     options = {name: value for name, value in given.items() if value is not None and name not in _NOT_SENT}
     phone = options.pop("phone_actions", False)
     _name_constraints(options)
