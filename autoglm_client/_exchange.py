@@ -168,7 +168,7 @@ class Configuration:
 
 def _asks_for_json(body: Mapping[str, Any]) -> bool:
     form, constraint = body.get("response_format"), body.get("structured_outputs")
-    if isinstance(form, Mapping) and form.get("type") in {"json_schema", "json_object"}:
+    if isinstance(form, Mapping) and form.get("type") in {"json_schema", "json_object", "structural_tag"}:
         return True
     return isinstance(constraint, Mapping) and bool(constraint.get("json") or constraint.get("json_object"))
 

@@ -316,7 +316,7 @@ def test_the_names_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ChatAutoGLM(base_url="https://open.bigmodel.cn/api/paas/v4").model == "autoglm-phone"
     monkeypatch.setenv("PHONE_AGENT_MODEL", "another")
     assert ChatAutoGLM().model == "another"
-    assert ChatAutoGLM(**{"model_name": "a third"}).model == "a third"
+    assert ChatAutoGLM.model_validate({"model_name": "a third"}).model == "a third"
 
 
 # What LangChain wants to know
@@ -623,6 +623,13 @@ def test_tags_in_a_json_string_stay() -> None:
     for server in answering('{"name": "<think>x</think>"}'):
         model = ChatAutoGLM(base_url=server.base_url)
         assert model.with_structured_output(City).invoke("x") == City(name="<think>x</think>")
+
+
+def test_tags_in_an_object_beside_tools_stay() -> None:
+    for server in answering('{"name": "a </answer> b"}'):
+        form = {"type": "json_schema", "json_schema": {"name": "City", "schema": City.model_json_schema()}}
+        model = ChatAutoGLM(base_url=server.base_url, tool_calling="client")
+        assert model.bind_tools([add], response_format=form).invoke("x").text == '{"name": "a </answer> b"}'
 
 
 def test_wrong_requests_for_a_form(model: ChatAutoGLM) -> None:
