@@ -5,7 +5,7 @@ httpx2 and asyncio are imported then, too: they would be most of the time that i
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from threading import Lock
 from typing import TYPE_CHECKING, cast
 from weakref import finalize
@@ -50,10 +50,12 @@ class AsyncPool:
     async def _client_of(self, loop: AbstractEventLoop) -> AsyncGenerator[httpx2.AsyncClient, None]:
         """A generator, because a loop that ends closes its generators: so no connection outlives its loop."""
         client = self._clients[loop] = _new_async_client(self._base_url)
-        finalize(self, id, client).atexit = False  # keeps it whole until then, when asyncio closes the generator
+        kept = finalize(self, id, client)  # whole until the pool is collected and asyncio closes this generator
+        kept.atexit = False
         try:
             yield client
         finally:
+            kept.detach()
             self._clients.pop(loop, None)
             self._open.pop(loop, None)
             await client.aclose()
@@ -68,6 +70,7 @@ class Pool:
         self._base_url = base_url
         self._own = cast("httpx2.Client | None", own)
         self._client: httpx2.Client | None = None
+        self._close: Callable[[], object] = lambda: None
         self._lock = Lock()
 
     def client(self) -> httpx2.Client:
@@ -76,15 +79,14 @@ class Pool:
             return self._own
         with self._lock:
             if self._client is None:
-                self._client = client = _new_client(self._base_url)
-                finalize(self, client.close).atexit = False  # who never closes leaves no open socket behind
+                self._client = _new_client(self._base_url)
+                self._close = finalize(self, self._client.close)  # who never closes leaves no open socket behind
             return self._client
 
     def close(self) -> None:
         """Close the connections; a client that the user brought stays open."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        self._client = None
+        self._close()
 
 
 def _running_loop() -> AbstractEventLoop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import pickle
 import socket
@@ -10,6 +11,7 @@ import ssl
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -760,3 +762,31 @@ def test_nothing_is_sent_that_cannot_be(glm: Any, server: ScriptedServer) -> Non
         with pytest.raises(ConfigurationError):
             glm.chat(messages, **options)
     assert server.requests == []
+
+
+def test_a_client_that_nobody_closes_leaves_no_open_socket(server: ScriptedServer) -> None:
+    glm = AutoGLM(server.base_url)
+    for _ in range(2):
+        glm.chat("Hello")
+        http = weakref.ref(glm._pool.client())
+        glm.close()
+        gc.collect()
+        assert http() is None, "closed, and forgotten"
+    glm.chat("Hello")
+    del glm
+    gc.collect()  # a ResourceWarning would be an error
+
+
+async def test_nor_does_an_async_one(server: ScriptedServer) -> None:
+    glm = AsyncAutoGLM(server.base_url)
+    for _ in range(2):
+        await glm.chat("Hello")
+        http = weakref.ref(await glm._pool.client())
+        await glm.close()
+        gc.collect()
+        assert http() is None, "closed, and forgotten"
+    await glm.chat("Hello")
+    del glm
+    gc.collect()
+    await asyncio.sleep(0.01)  # asyncio closes what was collected
+    gc.collect()

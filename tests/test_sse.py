@@ -54,7 +54,7 @@ def test_pieces_of_any_size(size: int, line_end: bytes) -> None:
 
 
 def test_events_before_a_broken_one_still_come() -> None:
-    events = SSEDecoder().feed(b"data: good\n\ndata: \xff\xfe\n\n")
+    events = iter(SSEDecoder().feed(b"data: good\n\ndata: \xff\xfe\n\n"))
     assert next(events) == "good"
     with pytest.raises(InvalidReply, match="not valid UTF-8"):
         next(events)
