@@ -26,7 +26,7 @@ from .. import (
     ToolCallDelta,
 )
 from .action_calls import arguments_of, tool_name
-from .client_tools import ToolCallReader
+from .call_reader import ToolCallReader
 
 __all__ = ["AnswerReader", "Growth", "readable", "whole_answer"]
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from autoglm_client import AutoGLM, BadRequest, ToolCall
-from autoglm_client.langchain.client_tools import ToolCallReader, call_text, constraint, describe, result_text
+from autoglm_client.langchain.call_reader import ToolCallReader
+from autoglm_client.langchain.client_tools import call_text, constraint, describe, result_text
 
 NODE = {
     "type": "object",

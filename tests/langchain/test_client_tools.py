@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from autoglm_client import ConfigurationError, ToolCall
-from autoglm_client.langchain.client_tools import ToolCallReader, call_text, constraint, describe, result_text
+from autoglm_client.langchain.call_reader import ToolCallReader
+from autoglm_client.langchain.client_tools import call_text, constraint, describe, result_text
 
 EMPTY = {"type": "object", "properties": {}, "additionalProperties": False}
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
