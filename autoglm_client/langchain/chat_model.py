@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any, Literal, Self
 
@@ -28,7 +29,8 @@ from pydantic import (
     model_validator,
 )
 
-from .. import AutoGLMError, ConfigurationError, Timeouts, __version__, defaults
+from .. import AutoGLMError, ConfigurationError, Reply, Timeouts, __version__, defaults
+from .answers import Growth
 from .clients import Clients
 from .convert import ReasoningInHistory, to_wire
 from .errors import model_errors
@@ -204,17 +206,11 @@ class ChatAutoGLM(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         make = ChunkMaker(v1=self.output_version == "v1")
-        with model_errors():
-            question = self._question(messages, stop, self._streamed(kwargs))
-            read = question.new_reader().feed
-            with self._clients.client.stream(question.messages, **question.options) as stream:
-                for event in stream:
-                    for growth in read(event):
-                        chunk = make.chunk(growth)
-                        if run_manager:
-                            run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                        yield chunk
-                yield make.last(stream.reply)
+        for item in self._listen(messages, stop, kwargs):
+            chunk = make.chunk(item)
+            if run_manager:
+                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
 
     async def _astream(
         self,
@@ -224,17 +220,12 @@ class ChatAutoGLM(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         make = ChunkMaker(v1=self.output_version == "v1")
-        with model_errors():
-            question = await self._aquestion(messages, stop, self._streamed(kwargs))
-            read = question.new_reader().feed
-            async with self._clients.async_client.stream(question.messages, **question.options) as stream:
-                async for event in stream:
-                    for growth in read(event):
-                        chunk = make.chunk(growth)
-                        if run_manager:
-                            await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
-                        yield chunk
-                yield make.last(stream.reply)
+        async with aclosing(self._alisten(messages, stop, kwargs)) as answer:
+            async for item in answer:
+                chunk = make.chunk(item)
+                if run_manager:
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
 
     def _stream_chat_model_events(
         self,
@@ -244,16 +235,9 @@ class ChatAutoGLM(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[MessagesData]:
         """LangChain's hook for ``stream_events(version="v3")``: its events without the detour of chunks."""
-        tell = ProtocolEvents(run_manager)
-        with model_errors():
-            question = self._question(messages, stop, self._streamed(kwargs))
-            read = question.new_reader().feed
-            with self._clients.client.stream(question.messages, **question.options) as stream:
-                yield tell.start()
-                for event in stream:
-                    for growth in read(event):
-                        yield from tell.feed(growth)
-                yield from tell.end(stream.reply)
+        make = ProtocolEvents(run_manager)
+        for item in self._listen(messages, stop, kwargs):
+            yield from make.events(item)
 
     async def _astream_chat_model_events(
         self,
@@ -263,18 +247,35 @@ class ChatAutoGLM(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[MessagesData]:
         """The same for ``astream_events(version="v3")``."""
-        tell = ProtocolEvents(run_manager)
+        make = ProtocolEvents(run_manager)
+        async with aclosing(self._alisten(messages, stop, kwargs)) as answer:
+            async for item in answer:
+                for event in make.events(item):
+                    yield event
+
+    def _listen(
+        self, messages: list[BaseMessage], stop: list[str] | None, given: dict[str, Any]
+    ) -> Iterator[Growth | Reply]:
+        """What the message grows by, and at last the whole reply."""
         with model_errors():
-            question = await self._aquestion(messages, stop, self._streamed(kwargs))
+            question = self._question(messages, stop, self._streamed(given))
+            read = question.new_reader().feed
+            with self._clients.client.stream(question.messages, **question.options) as stream:
+                for event in stream:
+                    yield from read(event)
+                yield stream.reply
+
+    async def _alisten(
+        self, messages: list[BaseMessage], stop: list[str] | None, given: dict[str, Any]
+    ) -> AsyncGenerator[Growth | Reply, None]:
+        with model_errors():
+            question = await self._aquestion(messages, stop, self._streamed(given))
             read = question.new_reader().feed
             async with self._clients.async_client.stream(question.messages, **question.options) as stream:
-                yield tell.start()
                 async for event in stream:
                     for growth in read(event):
-                        for told in tell.feed(growth):
-                            yield told
-                for told in tell.end(stream.reply):
-                    yield told
+                        yield growth
+                yield stream.reply
 
     # Tools and forms of answers
 

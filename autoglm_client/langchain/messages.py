@@ -56,17 +56,18 @@ class ChunkMaker:
         self._metadata = {"model_provider": PROVIDER} | ({"output_version": "v1"} if v1 else {})
         self._calls = 0
 
-    def chunk(self, growth: Growth) -> ChatGenerationChunk:
-        """The chunk by which a message grows."""
-        if isinstance(growth, ToolCall):
-            return self._call(growth)
-        if isinstance(growth, ReasoningDelta):
-            return self._reasoning(growth.text)
-        text = growth.text
-        return self._clone([{"type": "text", "text": text, "index": "lc_txt_0"}] if self._v1 else text, text, {})
+    def chunk(self, item: Growth | Reply) -> ChatGenerationChunk:
+        """The chunk by which a message grows; with the whole reply it ends."""
+        if isinstance(item, TextDelta):
+            text = item.text
+            return self._clone([{"type": "text", "text": text, "index": "lc_txt_0"}] if self._v1 else text, text, {})
+        if isinstance(item, ReasoningDelta):
+            block = {"type": "reasoning", "reasoning": item.text, "index": "lc_rs_0"}
+            return self._clone([block] if self._v1 else "", "", {"reasoning_content": item.text})
+        return self._call(item) if isinstance(item, ToolCall) else self._last(item)
 
-    def last(self, reply: Reply) -> ChatGenerationChunk:
-        """The chunk that ends the message and carries all that must not be added up."""
+    def _last(self, reply: Reply) -> ChatGenerationChunk:
+        """What must not be added up comes once, at the end."""
         metadata = self._metadata | response_metadata(reply, reply.first)
         return ChatGenerationChunk(
             message=AIMessageChunk(
@@ -77,10 +78,6 @@ class ChunkMaker:
                 chunk_position="last",
             )
         )
-
-    def _reasoning(self, text: str) -> ChatGenerationChunk:
-        content: Content = [{"type": "reasoning", "reasoning": text, "index": "lc_rs_0"}] if self._v1 else ""
-        return self._clone(content, "", {"reasoning_content": text})
 
     def _clone(self, content: Content, text: str, additional_kwargs: dict[str, Any]) -> ChatGenerationChunk:
         message = _message_with(

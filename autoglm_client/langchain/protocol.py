@@ -10,7 +10,7 @@ from langchain_core.callbacks import BaseRunManager
 from langchain_core.utils.utils import LC_ID_PREFIX
 from langchain_protocol.protocol import MessagesData
 
-from .. import ReasoningDelta, Reply, ToolCall
+from .. import ReasoningDelta, Reply, TextDelta, ToolCall
 from .answers import Growth, readable
 from .metadata import PROVIDER, additional_kwargs, response_metadata, usage_metadata
 
@@ -24,28 +24,31 @@ class ProtocolEvents:
 
     def __init__(self, run: BaseRunManager | None) -> None:
         self._message_id = f"{LC_ID_PREFIX}-{run.run_id}" if run else ""
+        self._started = False
         self._blocks: list[dict[str, Any]] = []
         self._open: dict[str, int] = {}
         self._parts: dict[int, list[str]] = {}
 
-    def start(self) -> Event:
-        """The event before all others."""
-        return _event("message-start", role="ai", id=self._message_id, metadata={"provider": PROVIDER})
+    def events(self, item: Growth | Reply) -> list[Event]:
+        """The events for what has come; with the whole reply the message ends."""
+        if not self._started:
+            self._started = True
+            start = _event("message-start", role="ai", id=self._message_id, metadata={"provider": PROVIDER})
+            return [start, *self.events(item)]
+        if isinstance(item, TextDelta):
+            return self._grow("text", item.text)
+        if isinstance(item, ReasoningDelta):
+            return self._grow("reasoning", item.text)
+        return self._call(item) if isinstance(item, ToolCall) else list(self._end(item))
 
-    def feed(self, growth: Growth) -> Iterator[Event]:
-        """The events for what has come."""
-        if isinstance(growth, ToolCall):
-            yield from self._call(growth)
-            return
-        kind = "reasoning" if isinstance(growth, ReasoningDelta) else "text"
-        if kind not in self._open:
-            yield self._begin(kind)
+    def _grow(self, kind: str, text: str) -> list[Event]:
+        begin = [] if kind in self._open else [self._begin(kind)]
         index = self._open[kind]
-        self._parts[index].append(growth.text)
-        yield _event("content-block-delta", index=index, delta={"type": f"{kind}-delta", kind: growth.text})
+        self._parts[index].append(text)
+        delta = {"type": f"{kind}-delta", kind: text}
+        return [*begin, cast("Event", {"event": "content-block-delta", "index": index, "delta": delta})]
 
-    def end(self, reply: Reply) -> Iterator[Event]:
-        """The events after the last growth."""
+    def _end(self, reply: Reply) -> Iterator[Event]:
         for kind, index in self._open.items():
             self._blocks[index][kind] = "".join(self._parts[index])
         for index, block in enumerate(self._blocks):
@@ -63,12 +66,14 @@ class ProtocolEvents:
         self._blocks.append({"type": kind})
         return _event("content-block-start", index=index, content={"type": kind, kind: ""})
 
-    def _call(self, call: ToolCall) -> Iterator[Event]:
+    def _call(self, call: ToolCall) -> list[Event]:
         index = len(self._blocks)
         named = {"id": call.id, "name": call.name}
         self._blocks.append(_finished_call(call) | named)
-        yield _event("content-block-start", index=index, content={"type": "tool_call_chunk", **named, "args": ""})
-        yield _event("content-block-delta", index=index, delta={"type": "tool-call-delta", "args": call.arguments})
+        return [
+            _event("content-block-start", index=index, content={"type": "tool_call_chunk", **named, "args": ""}),
+            _event("content-block-delta", index=index, delta={"type": "tool-call-delta", "args": call.arguments}),
+        ]
 
 
 def _finished_call(call: ToolCall) -> dict[str, Any]:

@@ -419,14 +419,14 @@ def test_conventional_streams_tell_their_run_manager(model: ChatAutoGLM) -> None
             told.append(token)
 
     texts = [chunk.text for chunk in model._stream([HumanMessage("Hello")], run_manager=Manager())]  # type: ignore[arg-type]
-    assert texts[:-1] == told
+    assert texts == told
     told.clear()
 
     async def listen() -> list[str]:
         stream = model._astream([HumanMessage("Hello")], run_manager=AsyncManager())  # type: ignore[arg-type]
         return [chunk.text async for chunk in stream]
 
-    assert asyncio.run(listen())[:-1] == told
+    assert asyncio.run(listen()) == told
     events = list(model._stream_chat_model_events([HumanMessage("Hello")]))
     assert events[0]["event"] == "message-start"
 

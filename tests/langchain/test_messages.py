@@ -159,7 +159,7 @@ def test_a_refusal() -> None:
     reply = Reply(choices=(Choice(finish_reason="stop", refusal="no"),), usage=Usage(total_tokens=1))
     message = chat_result(reply, AnswerReader).generations[0].message
     assert message.additional_kwargs == {"refusal": "no"}
-    assert ChunkMaker(v1=False).last(reply).message.additional_kwargs == {"refusal": "no"}
+    assert ChunkMaker(v1=False).chunk(reply).message.additional_kwargs == {"refusal": "no"}
 
 
 def test_blocks_of_a_message() -> None:
@@ -174,7 +174,7 @@ def test_blocks_of_a_message() -> None:
     make = ChunkMaker(v1=False)
     chunk = make.chunk(calls[0]).message
     assert [block["type"] for block in chunk.content_blocks] == ["tool_call_chunk"]
-    whole = chunk + make.last(reply).message
+    whole = chunk + make.chunk(reply).message
     assert [block["type"] for block in whole.content_blocks] == ["tool_call"]
     listed = AIMessageChunk(content=[{"type": "text", "text": "a"}], response_metadata={"model_provider": "autoglm"})
     assert listed.content_blocks == [{"type": "text", "text": "a"}]
