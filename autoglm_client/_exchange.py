@@ -93,13 +93,16 @@ class Configuration:
             return f"{self.root}/health", f"{self.root}/-/healthz", f"{self.base_url}/models"
         return (f"{self.base_url}/models",)
 
-    def tokenize_body(self, prompt: Messages, template: bool, extra: Mapping[str, Any]) -> dict[str, Any]:
-        """The request of vLLM's ``/tokenize``."""
+    def tokenize(self, prompt: Messages, template: bool, extra: Mapping[str, Any], deadline: float | None) -> Call:
+        """Prepare a call of vLLM's ``/tokenize``."""
         if template:
-            return {"model": self.model, "messages": as_messages(prompt), **extra}
-        if not isinstance(prompt, str):
+            body = {"model": self.model, "messages": as_messages(prompt), **extra}
+        elif isinstance(prompt, str):
+            body = {"model": self.model, "prompt": prompt, "add_special_tokens": False, **extra}
+        else:
             raise ConfigurationError("tokenize(template=False) takes a string: only a template makes one of messages")
-        return {"model": self.model, "prompt": prompt, "add_special_tokens": False, **extra}
+        clock = CallClock(self.timeouts.without_token_clocks(), deadline)
+        return self.request("POST", f"{self.root}/tokenize", body, clock=clock)
 
     def request(
         self, method: str, url: str, body: Mapping[str, Any] | None = None, *, clock: CallClock | None = None

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["AsyncAutoGLM"]
 
 Model = TypeVar("Model", bound="BaseModel")
-Shape = TypeVar("Shape")
 
 
 class AsyncAutoGLM:
@@ -166,15 +165,19 @@ class AsyncAutoGLM:
 
     async def models(self) -> list[ModelCard]:
         """The models that the server offers."""
-        return (await self._ask_route("GET", f"{self.base_url}/models", ModelList))["data"]
+        call = self._configuration.request("GET", f"{self.base_url}/models")
+        return read_shape(ModelList, await self._read_route(call))["data"]
 
-    async def tokenize(self, prompt: Messages, *, template: bool = True, **extra: Any) -> Tokens:
+    async def tokenize(
+        self, prompt: Messages, *, template: bool = True, deadline: float | None = None, **extra: Any
+    ) -> Tokens:
         """Count the tokens of a prompt exactly, with vLLM's ``/tokenize``; ``return_token_strs=True`` shows them.
 
-        ``template=False`` counts a string as it is, without what the chat template puts around it.
+        ``template=False`` counts a string as it is, without what the chat template puts around it. ``deadline`` is a
+        point in ``time.monotonic()``.
         """
-        url = f"{self._configuration.root}/tokenize"
-        return await self._ask_route("POST", url, Tokens, self._configuration.tokenize_body(prompt, template, extra))
+        call = self._configuration.tokenize(prompt, template, extra, deadline)
+        return read_shape(Tokens, await self._read_route(call))
 
     async def health(self) -> bool:
         """Whether the server says that it is well."""
@@ -217,11 +220,6 @@ class AsyncAutoGLM:
             else:
                 return True
         return False
-
-    async def _ask_route(
-        self, method: str, url: str, shape: type[Shape], body: Mapping[str, Any] | None = None
-    ) -> Shape:
-        return read_shape(shape, await self._read_route(self._configuration.request(method, url, body)))
 
     async def _read_route(self, call: Call) -> bytes:
         async for attempt in async_attempts(self._configuration.max_attempts, call.clock):

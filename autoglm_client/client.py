@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = ["AutoGLM"]
 
 Model = TypeVar("Model", bound="BaseModel")
-Shape = TypeVar("Shape")
 
 
 class AutoGLM:
@@ -164,15 +163,19 @@ class AutoGLM:
 
     def models(self) -> list[ModelCard]:
         """The models that the server offers."""
-        return (self._ask_route("GET", f"{self.base_url}/models", ModelList))["data"]
+        call = self._configuration.request("GET", f"{self.base_url}/models")
+        return read_shape(ModelList, self._read_route(call))["data"]
 
-    def tokenize(self, prompt: Messages, *, template: bool = True, **extra: Any) -> Tokens:
+    def tokenize(
+        self, prompt: Messages, *, template: bool = True, deadline: float | None = None, **extra: Any
+    ) -> Tokens:
         """Count the tokens of a prompt exactly, with vLLM's ``/tokenize``; ``return_token_strs=True`` shows them.
 
-        ``template=False`` counts a string as it is, without what the chat template puts around it.
+        ``template=False`` counts a string as it is, without what the chat template puts around it. ``deadline`` is a
+        point in ``time.monotonic()``.
         """
-        url = f"{self._configuration.root}/tokenize"
-        return self._ask_route("POST", url, Tokens, self._configuration.tokenize_body(prompt, template, extra))
+        call = self._configuration.tokenize(prompt, template, extra, deadline)
+        return read_shape(Tokens, self._read_route(call))
 
     def health(self) -> bool:
         """Whether the server says that it is well."""
@@ -213,9 +216,6 @@ class AutoGLM:
             else:
                 return True
         return False
-
-    def _ask_route(self, method: str, url: str, shape: type[Shape], body: Mapping[str, Any] | None = None) -> Shape:
-        return read_shape(shape, self._read_route(self._configuration.request(method, url, body)))
 
     def _read_route(self, call: Call) -> bytes:
         for attempt in sync_attempts(self._configuration.max_attempts, call.clock):

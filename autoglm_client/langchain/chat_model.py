@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from time import monotonic
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -13,18 +14,16 @@ from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_protocol.protocol import MessagesData
 
-from .. import AutoGLMError, ConfigurationError, Reply, defaults
+from .. import AutoGLMError, ConfigurationError, Reply, Timeouts, defaults
 from .answers import Growth
-from .convert import to_wire
 from .errors import model_errors
 from .messages import ChunkMaker, chat_result
 from .metadata import PROVIDER
 from .phone import is_phone_tool
 from .protocol import ProtocolEvents
-from .question import Question, Server, ask, tool_choice
+from .question import Question, Server, ask, openai_tool, tool_choice
 from .settings import Settings
 from .structured import METHODS, Method, Schema, answer_parser, call_parser, response_format, tool_name, with_raw
 
@@ -168,13 +167,8 @@ class ChatAutoGLM(Settings):
         ``tool_choice`` is ``"auto"``, ``"any"``, ``"none"`` or a tool's name. The tools of a phone
         (:func:`phone_tools`) are not described to the model: it knows its actions, and ``do(...)`` becomes a tool call.
         """
-        offered = [convert_to_openai_tool(tool, strict=strict) for tool in tools if not is_phone_tool(tool)]
-        if len(offered) < len(tools):
-            kwargs["phone_actions"] = True
-        if offered:
-            kwargs["tools"] = offered  # vLLM refuses an empty list
-            kwargs["tool_choice"] = _checked_choice(tool_choice, offered)
-        return self.bind(**kwargs)
+        with model_errors():
+            return self.bind(**_offered(tools, tool_choice, strict), **kwargs)
 
     def with_structured_output(
         self,
@@ -192,21 +186,22 @@ class ChatAutoGLM(Settings):
         ``json_mode`` asks for any JSON, which the prompt must describe. ``include_raw`` gives a dictionary of ``raw``,
         ``parsed`` and ``parsing_error``. An answer that was cut is refused, never completed.
         """
-        if method not in METHODS:
-            raise ConfigurationError(f"method={method!r}: give one of {', '.join(METHODS)}")
-        if schema is None and method != "json_mode":
-            raise ConfigurationError(f"method={method!r} needs a schema")
-        traced = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
-        options: dict[str, Any] = {"ls_structured_output_format": traced, **kwargs}
-        if schema is not None and method == "function_calling":
-            options.setdefault("parallel_tool_calls", False)
-            model = self.bind_tools([schema, *tools], tool_choice=tool_name(schema), strict=strict, **options)
-            parser = call_parser(schema)
-        else:
-            form = {"type": "json_object"} if schema is None else response_format(schema, strict=strict)
-            options["response_format"] = {"type": "json_object"} if method == "json_mode" else form
-            model = self.bind_tools(tools, strict=strict, **options)
-            parser = answer_parser(schema)
+        with model_errors():
+            if method not in METHODS:
+                raise ConfigurationError(f"method={method!r}: give one of {', '.join(METHODS)}")
+            if schema is None and method != "json_mode":
+                raise ConfigurationError(f"method={method!r} needs a schema")
+            traced = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
+            options: dict[str, Any] = {"ls_structured_output_format": traced, **kwargs}
+            if schema is not None and method == "function_calling":
+                options |= {"tool_choice": tool_name(schema), "parallel_tool_calls": False}
+                model = self.bind_tools([schema, *tools], strict=strict, **options)
+                parser = call_parser(schema)
+            else:
+                form = {"type": "json_object"} if schema is None else response_format(schema, strict=strict)
+                options["response_format"] = {"type": "json_object"} if method == "json_mode" else form
+                model = self.bind_tools(tools, strict=strict, **options)
+                parser = answer_parser(schema)
         return with_raw(model, parser) if include_raw else model | parser
 
     # Tokens
@@ -214,14 +209,18 @@ class ChatAutoGLM(Settings):
     def get_num_tokens_from_messages(
         self, messages: Sequence[BaseMessage], tools: Sequence[Tool] | None = None, **kwargs: Any
     ) -> int:
-        """Count a prompt's tokens: exactly by vLLM's ``/tokenize``, pictures too; where it cannot be asked, roughly."""
-        offered: list[BaseTool | dict[str, Any]] = [convert_to_openai_tool(tool) for tool in tools or ()]
-        shown: dict[str, Any] = {"tools": offered} if offered else {}
-        wire = to_wire(messages, reasoning=self.reasoning_in_history)
+        """Count a prompt's tokens: exactly by vLLM's ``/tokenize``, pictures too; where it cannot be asked, roughly.
+
+        Give the ``tools`` that the model will have: on a stock server they are part of the prompt's text, and with
+        those of a phone only the last picture is sent.
+        """
+        offered = _offered(tools or (), None, None)
         try:
-            return self._clients.client.tokenize(wire, **shown).count
+            question = self._question(list(messages), None, offered)
+            shown: dict[str, Any] = {"tools": question.options["tools"]} if "tools" in question.options else {}
+            return self._clients.client.tokenize(question.messages, **shown).count
         except AutoGLMError:
-            return count_tokens_approximately(messages, **shown)
+            return count_tokens_approximately(messages, tools=offered.get("tools"))
 
     def get_token_ids(self, text: str) -> list[int]:
         """The tokens of a text, from vLLM's ``/tokenize``; raises our error where the server has no such route."""
@@ -242,15 +241,27 @@ class ChatAutoGLM(Settings):
         return {**usage, **options, "n": None}
 
     def _question(self, messages: list[BaseMessage], stop: list[str] | None, given: dict[str, Any]) -> Question:
-        tools = self._clients.takes_tools() if self._must_ask(given) else self.tool_calling == "server"
+        tools = self.tool_calling == "server"
+        if self._must_ask(given):
+            given = self._with_deadline(given)
+            tools = self._clients.takes_tools(given.get("deadline"))
         return self._put(messages, stop, given, tools)
 
     async def _aquestion(self, messages: list[BaseMessage], stop: list[str] | None, given: dict[str, Any]) -> Question:
-        tools = await self._clients.atakes_tools() if self._must_ask(given) else self.tool_calling == "server"
+        tools = self.tool_calling == "server"
+        if self._must_ask(given):
+            given = self._with_deadline(given)
+            tools = await self._clients.atakes_tools(given.get("deadline"))
         return self._put(messages, stop, given, tools)
 
     def _must_ask(self, given: dict[str, Any]) -> bool:
         return self.tool_calling == "auto" and bool(given.get("tools"))
+
+    def _with_deadline(self, given: dict[str, Any]) -> dict[str, Any]:
+        """What is asked before the call counts as part of it: both end when the call's total time is over."""
+        total = Timeouts.of(given.get("timeout", self.timeout)).total
+        ends = [end for end in (given.get("deadline"), total and monotonic() + total) if end is not None]
+        return {**given, "deadline": min(ends)} if ends else given
 
     def _put(self, messages: list[BaseMessage], stop: list[str] | None, given: dict[str, Any], tools: bool) -> Question:
         options = {**self._sent_options(), **given, **({"stop": stop} if stop else {})}
@@ -258,6 +269,13 @@ class ChatAutoGLM(Settings):
         return ask(messages, options, server=server, reasoning=self.reasoning_in_history)
 
 
-def _checked_choice(choice: object, tools: Sequence[Mapping[str, Any]]) -> str:
-    with model_errors():
-        return tool_choice(choice, tools)
+def _offered(tools: Iterable[Tool], choice: object, strict: bool | None) -> dict[str, Any]:
+    """The options that offer tools. Those of a phone are not described: the model knows its actions."""
+    given = list(tools)
+    offered = [openai_tool(tool, strict=strict) for tool in given if not is_phone_tool(tool)]
+    options: dict[str, Any] = {"phone_actions": True} if len(offered) < len(given) else {}
+    if offered:  # vLLM refuses an empty list
+        options["tools"] = offered
+    if given:
+        options["tool_choice"] = tool_choice(choice, offered)
+    return options

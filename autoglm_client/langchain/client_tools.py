@@ -36,6 +36,7 @@ def describe(
     tools: Sequence[Mapping[str, Any]],
     choice: ToolChoice,
     *,
+    parallel: bool = True,
     schema: Mapping[str, Any] | None = None,
     phone: bool = False,
 ) -> str:
@@ -49,7 +50,7 @@ def describe(
         lines = "\n".join(_json(_told(tool["function"])) for tool in tools)
         now = _NOW.get(choice, f"Call the tool {_json(choice)} now: an answer without this call is not accepted.")
         now = _NOW_WITH_PHONE if phone and choice == "required" else now
-        paragraphs = [f"{_BEFORE}\n{lines}\n{_AFTER}", now]
+        paragraphs = [f"{_BEFORE}\n{lines}\n{_HOW}\n{_SEVERAL if parallel else _ONE} {_RESULTS}", now]
     if schema is not None and choice == "auto":
         instead = ", in place of finish(...)," if phone else ""
         paragraphs.append(f"Give your answer{instead} as a JSON object of this schema: {_json(dict(schema))}")
@@ -60,13 +61,16 @@ _BEFORE = """# Tools
 
 You can call the tools below. Each line is one tool: its name, what it does, and the JSON schema of its arguments.
 <tools>"""
-_AFTER = f"""</tools>
+_HOW = f"""</tools>
 
 To call a tool, write a JSON object with its name and its arguments between {OPEN} and {CLOSE}:
-{OPEN}{{"name": "NAME", "arguments": {{...}}}}{CLOSE}
-To call several tools at once, write several of these, one after the other. End your answer after the calls. \
-The next message then holds the results, one for each call, in the same order:
-<tool_response>{{"name": "NAME", "content": "..."}}</tool_response>
+{OPEN}{{"name": "NAME", "arguments": {{...}}}}{CLOSE}"""
+_SEVERAL = (
+    "To call several tools at once, write several of these, one after the other. End your answer after the calls."
+)
+_ONE = "Call one tool at a time. End your answer after the call."
+_RESULTS = """The next message then holds the results, one for each call, in the same order:
+<tool_response>{"name": "NAME", "content": "..."}</tool_response>
 A result with "status": "error" says why a call has failed."""
 _NOW = {
     "auto": "Call a tool when you need one to answer. Once you know the answer, give it without a call.",
@@ -102,8 +106,8 @@ def constraint(
     calls = (
         [{"type": "tags_with_separator", "separator": "", "at_least_one": True, "tags": tags, **once}] if tags else []
     )
-    acts = [_ACTION] if phone and choice in _NOW else []
-    forms = [*(answer if choice == "auto" or not tags else []), *calls, *(acts if answer or calls else [])]
+    acts = [_ACTION] if phone and choice in _NOW and (answer or calls or choice == "required") else []
+    forms = [*(answer if choice == "auto" or not tags else []), *calls, *acts]
     return _thought(forms[0] if len(forms) == 1 else {"type": "or", "elements": forms}) if forms else {"type": "text"}
 
 
@@ -129,10 +133,9 @@ def _offered(tools: Sequence[Mapping[str, Any]], choice: ToolChoice) -> list[Map
     if choice == "none":
         return []
     chosen = functions if choice in _NOW else [it for it in functions if it["name"] == choice]
-    if not chosen and choice != "auto":
+    if not chosen and choice not in _NOW:
         names = ", ".join(repr(it["name"]) for it in functions) or "none"
-        wanted = "a tool has to be called" if choice == "required" else f"the tool {choice!r} has to be called"
-        raise ConfigurationError(f"{wanted}, but it is not among the tools: {names}")
+        raise ConfigurationError(f"the tool {choice!r} has to be called, but it is not among the tools: {names}")
     return chosen
 
 

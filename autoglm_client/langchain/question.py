@@ -16,7 +16,7 @@ from .client_tools import ToolChoice, constraint, describe
 from .convert import ReasoningInHistory, to_wire
 from .structured import response_format
 
-__all__ = ["Question", "Server", "ask", "tool_choice"]
+__all__ = ["Question", "Server", "ask", "openai_tool", "tool_choice"]
 
 Options = dict[str, Any]
 _CONSTRAINTS = ("regex", "choice", "grammar")
@@ -50,10 +50,10 @@ def ask(
         raise ConfigurationError("there are no messages: give at least a HumanMessage")
     options = {name: value for name, value in given.items() if value is not None and name not in _NOT_SENT}
     phone = options.pop("phone_actions", False)
-    _name_constraints(options)
+    _name_constraints(options, server)
     if form := options.pop("response_format", None):
         options["response_format"] = response_format(form)
-    tools = [convert_to_openai_tool(tool) for tool in options.pop("tools", ())]
+    tools = [openai_tool(tool) for tool in options.pop("tools", ())]
     choice = tool_choice(options.pop("tool_choice", None), tools)
     native = server.tools and not _undecided(options, tools, choice, phone=phone)
     wire = to_wire(messages, reasoning=reasoning, native_tools=native, phone=phone)
@@ -62,29 +62,51 @@ def ask(
     hold_text = server.extensions and options.get("thinking") is not False and not _constrained(options)
     if tools and native:
         _offer(options, tools, choice)
-    elif text_calls or (phone and an_object and choice != "none"):
-        wire = _with_instructions(wire, describe(tools, choice, schema=_schema(options), phone=phone))
+    elif text_calls or (phone and (an_object or choice == "required") and choice != "none"):
+        parallel = options.get("parallel_tool_calls", True)
+        text = describe(tools, choice, parallel=parallel, schema=_schema(options), phone=phone)
+        wire = _with_instructions(wire, text)
         _constrain(options, tools, choice, server, phone=phone)
-    reader = partial(AnswerReader, hold_text=hold_text, text_calls=text_calls, phone=phone, an_object=an_object)
+    reader = partial(
+        AnswerReader,
+        hold_text=hold_text,
+        text_calls=text_calls,
+        phone=phone and choice != "none",
+        an_object=an_object,
+    )
     return Question(wire, cast("ChatOptions", options), reader)
+
+
+def openai_tool(tool: Any, *, strict: bool | None = None) -> dict[str, Any]:
+    """A tool in OpenAI's form, whatever LangChain calls a tool; another provider's own tools are none."""
+    try:
+        known = convert_to_openai_tool(tool, strict=strict)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{tool!r} cannot be offered as a tool: {error}") from error
+    if known.get("type") != "function" or "function" not in known:
+        raise ConfigurationError(f"{tool!r} is another provider's tool: give a function, a BaseTool, or a schema")
+    return known
 
 
 def tool_choice(given: object, tools: Sequence[Mapping[str, Any]]) -> ToolChoice:
     """Read the many forms in which LangChain's users say it: ``"any"``, ``True``, a name, OpenAI's dict."""
+    said = given
     if isinstance(given, Mapping):
         function = given.get("function")
-        given = function.get("name") if isinstance(function, Mapping) else given.get("name") or given.get("type")
+        said = function.get("name") if isinstance(function, Mapping) else given.get("name") or given.get("type")
     words: dict[object, ToolChoice] = {None: "auto", True: "required", "any": "required", False: "none"}
-    choice = words.get(given, given)
+    choice = words.get(said, said) if said is None or isinstance(said, bool | str) else None
     names = [tool["function"]["name"] for tool in tools]
     if choice in {"auto", "required", "none"} or choice in names:
         return cast("ToolChoice", choice)
     raise ConfigurationError(f"tool_choice={given!r}: give auto, any, none, or one of {', '.join(names) or 'no tools'}")
 
 
-def _name_constraints(options: Options) -> None:
+def _name_constraints(options: Options, server: Server) -> None:
     """Let ``regex=``, ``choice=`` and ``grammar=`` be options like any other."""
     named = {name: options.pop(name) for name in _CONSTRAINTS if name in options}
+    if named and not server.extensions:
+        raise ConfigurationError(f"{', '.join(named)}: this server has no structured outputs; vLLM has")
     if named:
         options["structured_outputs"] = {**options.get("structured_outputs", {}), **named}
 
@@ -119,6 +141,7 @@ def _constrain(
     """Hold the answer to calls that a tool takes; a server without structured outputs is only told."""
     parallel = options.pop("parallel_tool_calls", True)
     schema = _schema(options) if choice == "auto" else None
+    options.pop("response_format", None)  # alone, it would shut out calls
     if server.extensions:
         options["response_format"] = constraint(tools, choice=choice, parallel=parallel, schema=schema, phone=phone)
 

@@ -16,6 +16,7 @@ from pydantic import (
     PrivateAttr,
     SecretStr,
     SkipValidation,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -24,6 +25,7 @@ from .. import Timeouts, __version__, defaults
 from .clients import Clients
 from .convert import ReasoningInHistory
 from .metadata import PROVIDER
+from .structured import response_format
 
 __all__ = ["Settings"]
 
@@ -32,6 +34,7 @@ _SENT = (
     *("model", "temperature", "top_p", "top_k", "min_p", "max_tokens", "stop", "seed", "n", "logprobs", "top_logprobs"),
     *("frequency_penalty", "presence_penalty", "repetition_penalty", "thinking", "extra_body"),
 )
+_READ_BY_US = ("base_url", "reasoning_in_history", "tool_calling", "output_version")
 
 
 class Settings(BaseChatModel):
@@ -87,6 +90,12 @@ class Settings(BaseChatModel):
 
     _connected: Clients = PrivateAttr(default_factory=lambda: Clients({}))
 
+    @field_validator("model", "base_url", "max_retries", "default_headers", mode="before")
+    @classmethod
+    def _none_is_the_default(cls, value: object, info: ValidationInfo) -> object:
+        field = cls.model_fields[str(info.field_name)]
+        return field.get_default(call_default_factory=True, validated_data={}) if value is None else value
+
     @field_validator("timeout", mode="before")
     @classmethod
     def _read_timeout(cls, value: object) -> object:
@@ -94,23 +103,29 @@ class Settings(BaseChatModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        """Check the settings by making the client, which opens no connection; give the model its endpoint's name."""
-        self.model = self._clients.client.model
+        """Check the settings by making the client, which opens no connection, and take over what it made of them."""
+        clients = self._clients
+        self.base_url, self.model = clients.client.base_url, clients.client.model
+        clients.settings = self._client_settings()
         self._add_version("autoglm-client", __version__)
         return self
 
     @property
     def _clients(self) -> Clients:
         """The clients of the settings as they are now: fields can be changed, and copies made with other ones."""
-        settings = self._client_settings()
-        if self._connected.settings != settings:
-            self._connected = Clients(settings, self.http_client, self.http_async_client)
+        wanted = Clients(self._client_settings(), self.http_client, self.http_async_client)
+        if self._connected != wanted:
+            self._connected = wanted
         return self._connected
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        shared = [client for client in (self.http_client, self.http_async_client) if client is not None]
+        return super().__deepcopy__({**(memo or {}), **{id(client): client for client in shared}})
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
         left_out = {"api_key": None, "http_client": None, "http_async_client": None}
-        return {**state, "__dict__": state["__dict__"] | left_out, "__pydantic_private__": {"_connected": Clients({})}}
+        return {**state, "__dict__": state["__dict__"] | left_out}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
@@ -119,8 +134,7 @@ class Settings(BaseChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """All that changes an answer: two models share cached answers only when all of it is equal."""
-        how = {name: getattr(self, name) for name in ("base_url", "reasoning_in_history", "tool_calling")}
-        return self._sent_options() | how
+        return self._sent_options() | {name: getattr(self, name) for name in _READ_BY_US}
 
     @property
     def lc_secrets(self) -> dict[str, str]:
@@ -155,7 +169,7 @@ class Settings(BaseChatModel):
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
         key = {**self._identifying_params, **kwargs, "stop": stop or self.stop}
-        return json.dumps(key, sort_keys=True, default=str)
+        return json.dumps(key, sort_keys=True, default=_written)
 
     def _resolve_model_profile(self) -> ModelProfile:
         return ModelProfile(
@@ -178,9 +192,15 @@ class Settings(BaseChatModel):
             "model": self.model or None,
             "timeout": self.timeout,
             "max_attempts": self.max_retries + 1,
-            "headers": self.default_headers,
+            "headers": dict(self.default_headers),
+            "options": dict(self.model_kwargs),
         }
 
     def _sent_options(self) -> dict[str, Any]:
-        options = self.model_kwargs | {name: getattr(self, name) for name in _SENT}
-        return {name: value for name, value in options.items() if value is not None}
+        fields = {name: getattr(self, name) for name in _SENT}
+        return self.model_kwargs | {name: value for name, value in fields.items() if value is not None}
+
+
+def _written(value: object) -> object:
+    """A form of answer counts by what it says: a class may have been changed under the same name."""
+    return response_format(value) if isinstance(value, type) else str(value)

@@ -7,6 +7,7 @@ import copy
 import gc
 import json
 import pickle
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -26,16 +27,17 @@ from langchain_core.exceptions import (
     OutputParserException,
 )
 from langchain_core.load import dumpd, dumps, loads
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import ConfigurableField
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, RootModel, ValidationError, create_model
 from typing_extensions import TypedDict
 
 from autoglm_client import NotFound, RateLimited, Timeouts
-from autoglm_client.langchain import ChatAutoGLM
+from autoglm_client.langchain import ChatAutoGLM, first_message, phone_tools
 from server_stub import ScriptedServer
+from server_stub.phone import DrawnPhone
 from server_stub.scripted import Answer, ToolCall
 
 pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
@@ -210,6 +212,14 @@ def test_details_of_usage() -> None:
     assert usage["output_token_details"]["reasoning"] > 0
 
 
+def test_further_options_are_sent_unless_a_field_says_otherwise(server: ScriptedServer) -> None:
+    kwargs = {"temperature": 0.2, "max_tokens": 7, "thinking": False}
+    ChatAutoGLM(base_url=server.base_url, model_kwargs=kwargs, max_tokens=9).invoke("Hello")
+    sent = body(server)
+    assert (sent["temperature"], sent["max_tokens"]) == (0.2, 9)
+    assert sent["chat_template_kwargs"] == {"enable_thinking": False}
+
+
 # Its life
 
 
@@ -265,6 +275,27 @@ def test_changed_settings_count(model: ChatAutoGLM, server: ScriptedServer) -> N
         assert len(other.requests) == 2
 
 
+def test_changed_headers_and_clients_count(server: ScriptedServer) -> None:
+    model = ChatAutoGLM(base_url=server.base_url, default_headers={})
+    model.invoke("Hello")
+    model.default_headers = {"x-own": "1"}
+    model.invoke("Hello")
+    assert server.requests[-1].headers["x-own"] == "1"
+    with httpx2.Client(headers={"x-own": "2"}) as http:
+        model.default_headers, model.http_client = {}, http
+        model.invoke("Hello")
+        assert server.requests[-1].headers["x-own"] == "2"
+        assert copy.deepcopy(model).http_client is http
+        copy.deepcopy(model).invoke("Hello")
+        assert server.requests[-1].headers["x-own"] == "2"
+
+
+def test_equal_models_are_equal() -> None:
+    assert ChatAutoGLM(temperature=0.1) == ChatAutoGLM(temperature=0.1) != ChatAutoGLM(temperature=0.2)
+    assert copy.deepcopy(ChatAutoGLM()) == ChatAutoGLM()
+    assert ChatAutoGLM()._clients != "clients"
+
+
 def test_copies_and_pickles(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ChatAutoGLM(base_url=server.base_url, api_key=KEY, temperature=0.5)
     model.invoke("Hello")
@@ -303,6 +334,7 @@ WRONG = {
     "no server": ({"base_url": "nonsense"}, "is not a server's address"),
     "no time": ({"timeout": -1}, "give seconds above 0"),
     "no count": ({"max_retries": -1}, "max_attempts=0"),
+    "an unknown option": ({"model_kwargs": {"foo": 1}}, "unknown option 'foo'"),
 }
 
 
@@ -310,6 +342,13 @@ WRONG = {
 def test_wrong_settings_are_told_at_once(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         ChatAutoGLM(**fields)
+
+
+def test_nothing_means_the_default() -> None:
+    model = ChatAutoGLM.model_validate(dict.fromkeys(["base_url", "model", "max_retries", "default_headers"]))
+    assert model == ChatAutoGLM()
+    assert ChatAutoGLM(base_url="").base_url == "http://127.0.0.1:8000/v1"
+    assert ChatAutoGLM(base_url="http://127.0.0.1:8000").base_url == "http://127.0.0.1:8000/v1"
 
 
 def test_the_names_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,6 +374,17 @@ def test_the_cache_knows_every_parameter(server: ScriptedServer) -> None:
     model.invoke("Hello", top_k=1)
     assert len(server.requests) == len(fields) + 2
     assert model.invoke("Hello").usage_metadata["total_cost"] == 0  # type: ignore[index,typeddict-item]
+
+
+def test_the_cache_tells_forms_of_answers_apart(server: ScriptedServer) -> None:
+    cache = InMemoryCache()
+    model = ChatAutoGLM(base_url=server.base_url, cache=cache)
+    first, second = create_model("X", a=(int, ...)), create_model("X", b=(str, ...))
+    assert json.loads(model.invoke("q", response_format=first).text).keys() == {"a"}
+    assert json.loads(model.invoke("q", response_format=second).text).keys() == {"b"}
+    model.invoke("q")
+    blocks = ChatAutoGLM(base_url=server.base_url, cache=cache, output_version="v1").invoke("q")
+    assert isinstance(blocks.content, list)
 
 
 def test_traces(server: ScriptedServer) -> None:
@@ -366,6 +416,22 @@ def test_tokens_are_counted_exactly_or_roughly(model: ChatAutoGLM) -> None:
     assert elsewhere.get_num_tokens("Hello") == 2
     assert 0 < elsewhere.get_num_tokens_from_messages(messages, tools=[add]) < 200
     assert elsewhere.get_num_tokens_from_messages(messages) < 20
+
+
+@pytest.mark.parametrize("parser", [True, False])
+def test_tools_and_old_screens_count_as_they_are_sent(parser: bool) -> None:
+    with ScriptedServer(tool_parser=parser) as server:
+        model = ChatAutoGLM(base_url=server.base_url)
+        question: list[BaseMessage] = [HumanMessage("add 1 and 2")]
+        usage = model.bind_tools([add]).invoke(question).usage_metadata
+        assert usage is not None
+        assert model.get_num_tokens_from_messages(question, tools=[add]) == usage["input_tokens"] > 20
+        phone = DrawnPhone()
+        tools = phone_tools(phone)
+        turns: list[BaseMessage] = [first_message(phone, "x"), AIMessage("do()"), first_message(phone, "x")]
+        usage = model.bind_tools(tools).invoke(turns).usage_metadata
+        assert usage is not None
+        assert model.get_num_tokens_from_messages(turns, tools=tools) == usage["input_tokens"]
 
 
 def add(a: int, b: int) -> int:
@@ -474,9 +540,9 @@ def test_a_server_without_tokenize_is_asked_for_a_call(refuses: bool, monkeypatc
 
         monkeypatch.setattr(clients.client, "tokenize", missing)
         monkeypatch.setattr(clients.async_client, "tokenize", amissing)
-        assert clients.takes_tools() is not refuses
+        assert clients.takes_tools(None) is not refuses
         clients._takes_tools = None
-        assert asyncio.run(clients.atakes_tools()) is not refuses
+        assert asyncio.run(clients.atakes_tools(None)) is not refuses
 
 
 def test_what_is_chosen_is_not_asked(server: ScriptedServer) -> None:
@@ -514,6 +580,77 @@ def test_choices_of_a_tool(server: ScriptedServer, given: Any, sent: Any) -> Non
 def test_a_choice_that_is_none_of_the_tools(model: ChatAutoGLM) -> None:
     with pytest.raises(ModelInvalidRequestError, match="give auto, any, none, or one of add"):
         model.bind_tools([add], tool_choice="subtract")
+
+
+NO_TOOLS: dict[str, tuple[Any, str]] = {
+    "another provider's": ([{"type": "web_search_preview"}], "another provider's tool"),
+    "not a tool": ([3], "cannot be offered as a tool"),
+}
+
+
+@pytest.mark.parametrize(("tools", "words"), NO_TOOLS.values(), ids=NO_TOOLS)
+def test_what_is_no_tool(model: ChatAutoGLM, tools: Any, words: str) -> None:
+    with pytest.raises(ModelInvalidRequestError, match=words):
+        model.bind_tools(tools)
+
+
+@pytest.mark.parametrize("choice", [["add"], "nonsense", 3])
+def test_choices_that_are_none(model: ChatAutoGLM, choice: Any) -> None:
+    phone = phone_tools(DrawnPhone())
+    offers: list[list[Any]] = [[add], [*phone], [add, *phone]]
+    for tools in offers:
+        with pytest.raises(ModelInvalidRequestError, match="tool_choice="):
+            model.bind_tools(tools, tool_choice=choice)
+
+
+def test_choices_of_a_phone() -> None:
+    phone: list[Any] = list(phone_tools(DrawnPhone()))
+    for server in answering('<think>x</think><answer>do(action="Home")'):
+        model = ChatAutoGLM(base_url=server.base_url, tool_calling="client")
+        assert [call["name"] for call in model.bind_tools(phone).invoke("x").tool_calls] == ["home"]
+        assert "response_format" not in body(server)
+        for tools in (phone, [*phone, add]):
+            assert model.bind_tools(tools, tool_choice="none").invoke("x").tool_calls == []
+            assert model.bind_tools(tools, tool_choice="any").invoke("x").tool_calls
+            assert "do" in json.dumps(body(server)["response_format"])
+
+
+def test_many_at_once_ask_once() -> None:
+    with ScriptedServer() as server:
+        questions = ["add 1 and 2"] * 8
+        bound = ChatAutoGLM(base_url=server.base_url).bind_tools([add], tool_choice="any")
+        bound.batch(list(questions), config={"max_concurrency": 8})
+        assert len(server.requests) == 8 + 3
+        bound = ChatAutoGLM(base_url=server.base_url).bind_tools([add], tool_choice="any")
+        asyncio.run(bound.abatch(list(questions)))
+        assert len(server.requests) == 2 * (8 + 3)
+
+
+def test_asking_is_part_of_the_calls_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        model = ChatAutoGLM(base_url=f"http://127.0.0.1:{silent.getsockname()[1]}/v1", max_retries=0)
+        began = time.monotonic()
+        with pytest.raises(ModelTimeoutError):
+            model.bind_tools([add]).invoke("x", timeout=0.3)
+        with pytest.raises(ModelTimeoutError):
+            asyncio.run(model.bind_tools([add]).ainvoke("x", deadline=time.monotonic() + 0.3, timeout=None))
+        assert time.monotonic() - began < 3
+
+
+def test_without_a_limit_asking_has_none_either(server: ScriptedServer) -> None:
+    model = ChatAutoGLM(base_url=server.base_url, timeout=None).bind_tools([add])
+    assert model.invoke("add 1 and 2").tool_calls
+
+
+def test_one_call_at_a_time_is_said(server: ScriptedServer) -> None:
+    model = ChatAutoGLM(base_url=server.base_url, tool_calling="client")
+    model.bind_tools([add], parallel_tool_calls=False).invoke("add 1 and 2")
+    assert "one tool at a time" in body(server)["messages"][0]["content"]
+
+
+def test_a_hosted_server_takes_no_constraints() -> None:
+    with pytest.raises(ModelInvalidRequestError, match="choice: this server has no structured outputs"):
+        ChatAutoGLM(base_url="https://open.bigmodel.cn/api/paas/v4").invoke("x", choice=["yes", "no"])
 
 
 def test_no_tools_are_no_tools(model: ChatAutoGLM, server: ScriptedServer) -> None:
@@ -630,6 +767,48 @@ def test_tags_in_an_object_beside_tools_stay() -> None:
         form = {"type": "json_schema", "json_schema": {"name": "City", "schema": City.model_json_schema()}}
         model = ChatAutoGLM(base_url=server.base_url, tool_calling="client")
         assert model.bind_tools([add], response_format=form).invoke("x").text == '{"name": "a </answer> b"}'
+
+
+class Numbers(RootModel[list[int]]):
+    """Some numbers."""
+
+
+ROOTS: dict[str, tuple[Any, Any]] = {
+    "an array": ({"title": "L", "type": "array", "items": {"type": "integer"}}, [7]),
+    "a choice": ({"anyOf": [{"type": "integer"}, {"type": "string"}]}, 7),
+    "a root model": (Numbers, Numbers([7])),
+}
+
+
+@pytest.mark.parametrize(("schema", "expected"), ROOTS.values(), ids=ROOTS)
+def test_forms_that_are_no_objects(model: ChatAutoGLM, schema: Any, expected: Any) -> None:
+    assert model.with_structured_output(schema).invoke("7") == expected
+    with pytest.raises(ModelInvalidRequestError, match="is no object"):
+        model.with_structured_output(schema, method="function_calling")
+
+
+@pytest.mark.parametrize("schema", [list[int], 3])
+def test_what_is_no_form(model: ChatAutoGLM, schema: Any) -> None:
+    with pytest.raises(ModelInvalidRequestError, match="is no schema"):
+        model.with_structured_output(schema)
+
+
+@pytest.mark.parametrize("answer", ["sorry no", '<tool_call>{"name": "City", "arguments": [1]}</tool_call>'])
+def test_an_answer_without_a_call_is_refused(answer: str) -> None:
+    for server in answering(answer):
+        model = ChatAutoGLM(base_url=server.base_url, tool_calling="client")
+        structured = model.with_structured_output(City, method="function_calling")
+        with pytest.raises(OutputParserException, match="there is no tool call"):
+            structured.invoke("x")
+        with pytest.raises(OutputParserException, match="there is no tool call"):
+            asyncio.run(structured.ainvoke("x"))
+        with pytest.raises(OutputParserException, match="there is no tool call"):
+            list(structured.stream("x"))
+
+
+async def test_a_call_in_an_async_stream(model: ChatAutoGLM) -> None:
+    structured = model.with_structured_output(City, method="function_calling")
+    assert [city async for city in structured.astream('"Paris"')][-1] == City(name="Paris")
 
 
 def test_wrong_requests_for_a_form(model: ChatAutoGLM) -> None:

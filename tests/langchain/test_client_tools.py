@@ -70,7 +70,7 @@ class TestDescription:
     @pytest.mark.parametrize("function", [describe, lambda tools, choice: constraint(tools, choice=choice)])
     @pytest.mark.parametrize(
         ("tools", "choice", "told"),
-        [(TOOLS, "call", "the tool 'call' .*: 'weather', 'ping'"), ([], "call", "none"), ([], "required", "none")],
+        [(TOOLS, "call", "the tool 'call' .*: 'weather', 'ping'"), ([], "call", "none")],
     )
     def test_a_tool_that_is_not_there_cannot_be_called(self, function: Any, tools: Any, choice: str, told: str) -> None:
         with pytest.raises(ConfigurationError, match=told):
