@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,4 +65,7 @@ def test_serve(commands: Commands) -> None:
     assert port
     assert is_free(int(port[1]))
     commands.demo.end()
+    deadline = time.monotonic() + 10  # Python's own tracker removes it, and is the last to end
+    while not shared_memory() <= commands.shared_memory and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert shared_memory() <= commands.shared_memory
