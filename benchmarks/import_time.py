@@ -1,4 +1,4 @@
-"""Time to import this package against openai-python, in turn, in one run: ``python -m benchmarks.import_time``."""
+"""Time to import this package against its peers, in turn, in one run: ``python -m benchmarks.import_time``."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import sys
 import time
 
 ROUNDS = 9
+PAIRS = (("autoglm_client", "openai"), ("autoglm_client.langchain", "langchain_openai"))
 
 
-def seconds(statement: str) -> float:
+def seconds(module: str) -> float:
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", statement], check=True)
+    subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
     return time.perf_counter() - started
 
 
 def main() -> None:
-    rounds = [[seconds(f"import {name}") for name in ("sys", "autoglm_client", "openai")] for _ in range(ROUNDS)]
-    ours, theirs = (statistics.median(row[column] - row[0] for row in rounds) for column in (1, 2))
-    print(f"autoglm {ours:.3f} s   openai {theirs:.3f} s   ratio {ours / theirs:.3f} (1/{theirs / ours:.1f})")
+    for pair in PAIRS:
+        rounds = [[seconds(module) for module in ("sys", *pair)] for _ in range(ROUNDS)]
+        ours, theirs = (statistics.median(row[column] - row[0] for row in rounds) for column in (1, 2))
+        print(f"{pair[0]} {ours:.3f} s   {pair[1]} {theirs:.3f} s   ratio {ours / theirs:.3f} (1/{theirs / ours:.1f})")
 
 
 if __name__ == "__main__":
