@@ -149,9 +149,10 @@ class Configuration:
         thinking = extra.pop("enable_thinking", thinking)
         shown = extra.pop("return_reasoning", thinking)
         if thinking is not None:
-            body["chat_template_kwargs"] = {**body.get("chat_template_kwargs", {}), "enable_thinking": bool(thinking)}
+            thinking = _checked_switch("thinking", thinking)
+            body["chat_template_kwargs"] = {**body.get("chat_template_kwargs", {}), "enable_thinking": thinking}
         if shown is not None:
-            body.setdefault("include_reasoning", bool(shown))
+            body.setdefault("include_reasoning", _checked_switch("return_reasoning", shown))
 
     def failure(self, head: Head, body: bytes) -> StatusError:
         """The error for an answer whose status is not 200."""
@@ -167,6 +168,12 @@ class Configuration:
             request_id=head.headers.get("x-request-id"),
             retry_after=read_retry_after(head.headers.get("retry-after")),
         )
+
+
+def _checked_switch(name: str, value: object) -> bool:
+    if not isinstance(value, bool):  # "no" and "false" are true, too
+        raise ConfigurationError(f"{name}={value!r}: give True or False")
+    return value
 
 
 def _asks_for_json(body: Mapping[str, Any]) -> bool:

@@ -120,7 +120,7 @@ def status_error(
         status = int(refusal.code) if refusal.code.isdecimal() and 400 <= int(refusal.code[:6]) < 600 else 500
     kind = _class_of(status, refusal)
     words = refusal.message[:_MAX_WORDS]
-    message = f"{status} {_ADVICE.get(kind, 'the server answered with an unexpected status')}"
+    message = f"{status} {_advice(kind, status)}"
     error = kind(
         f"{message}: {words}" if words else message,
         status=status,
@@ -130,6 +130,12 @@ def status_error(
     )
     error.retryable = kind.retryable and refusal.code != _NO_BALANCE
     return error
+
+
+def _advice(kind: type[StatusError], status: int) -> str:
+    if kind is AuthenticationFailed and status == 403:
+        return "the API key may not do this: use one that may (AUTOGLM_API_KEY or api_key=)"
+    return _ADVICE.get(kind, "the server answered with an unexpected status")
 
 
 def _class_of(status: int, refusal: Refusal) -> type[StatusError]:

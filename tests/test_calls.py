@@ -134,6 +134,21 @@ def test_thinking_in_vllms_own_words(options: dict[str, Any], template: Any, sho
     assert not {"enable_thinking", "return_reasoning", "thinking", "extra_body"} & set(body)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"thinking": "no"},
+        {"thinking": 0},
+        {"extra_body": {"enable_thinking": "false"}},
+        {"extra_body": {"return_reasoning": "no"}},
+    ],
+    ids=str,
+)
+def test_thinking_is_on_or_off(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="give True or False"):
+        body_of(configuration(), **options)
+
+
 def test_options_of_the_client_and_of_the_call() -> None:
     settings = configuration(options={"temperature": 0.0, "max_tokens": 5, "stop": "a"})
     body = body_of(settings, temperature=1.0, stop=None, tools=[], skip_special_tokens=True)

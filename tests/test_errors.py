@@ -98,6 +98,12 @@ def test_what_a_refusal_becomes(status: int, body: Any, kind: type[StatusError])
     assert "\n" not in str(error)
 
 
+def test_a_key_without_the_right_is_not_called_wrong() -> None:
+    assert str(status_error(403, {"detail": "Forbidden"})).startswith("403 the API key may not do this: ")
+    assert "missing or wrong" in str(status_error(401, {"detail": "Unauthorized"}))
+    assert "refused by content moderation" in str(status_error(403, {"error": {"code": "1301", "message": "no"}}))
+
+
 def test_an_empty_account_is_not_worth_a_retry() -> None:
     assert status_error(429, {"error": {"code": "1302", "message": "rate"}}).retryable
     assert not status_error(429, {"error": {"code": "1113", "message": "balance"}}).retryable

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from uuid import uuid4
 
 from .. import (
@@ -77,9 +77,20 @@ def whole_answer(choice: Choice, reader: AnswerReader) -> list[Growth]:
 def readable(call: ToolCall) -> bool:
     """Whether the arguments are a JSON object."""
     try:
-        return isinstance(json.loads(call.arguments), dict)
+        return isinstance(_json(call.arguments), dict)
     except (ValueError, RecursionError):
         return False
+
+
+def _json(text: str) -> Any:
+    """Decode what can be sent back: no NaN, which is no JSON, and no half of a surrogate pair, which UTF-8 has not."""
+    value = json.loads(text, parse_constant=_refuse)
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _events_of(choice: Choice) -> Iterator[Event]:
@@ -117,10 +128,14 @@ class _HeldText:
 
 
 class _TextCalls:
-    """Finds the tool calls that are written in the text."""
+    """Finds the tool calls that are written in the text.
+
+    A phone's action comes after all of them, wherever it stands: a whole answer does not tell where that was.
+    """
 
     def __init__(self, *, an_object: bool) -> None:
         self._reader = ToolCallReader()
+        self._actions: list[Item] = []
         self._is_object = None if an_object else False
 
     def feed(self, item: Item) -> Iterable[Item]:
@@ -131,7 +146,10 @@ class _TextCalls:
                 self._is_object = begin.startswith("{")
             return (item,) if self._is_object else map(_as_item, self._reader.feed(item.text))
         if isinstance(item, Finished):
-            return (*map(_as_item, self._reader.close()), item)
+            return (*map(_as_item, self._reader.close()), *self._actions, item)
+        if isinstance(item, ActionReady):
+            self._actions.append(item)
+            return ()
         return (item,)
 
 
@@ -185,7 +203,7 @@ class _NativeCalls:
 def _marked(call: ToolCall) -> ToolCall:
     call = replace(call, id=call.id or f"call_{uuid4().hex}", arguments=call.arguments or "{}")
     try:
-        json.loads(call.arguments)
+        _json(call.arguments)
     except (ValueError, RecursionError):
-        return replace(call, arguments=UNREADABLE + call.arguments)
+        return replace(call, arguments=UNREADABLE + call.arguments.encode(errors="backslashreplace").decode())
     return call

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import ConfigurationError, defaults
@@ -53,9 +54,22 @@ def chat_openai(**options: Any) -> ChatOpenAI:
             f'chat_openai() makes a ChatOpenAI: pip install "autoglm-client[openai]" ({error})'
         ) from error
     given = {_OTHER_NAMES.get(name, name): value for name, value in options.items()}
-    ours = ChatAutoGLM(**{name: given[name] for name in ("base_url", "model") if given.get(name)})
-    server = {"base_url": ours.base_url, "model": ours.model, "api_key": given.get("api_key") or ours.api_key or NO_KEY}
+    ours = ChatAutoGLM(**_ours_of(given))
+    server = {"base_url": ours.base_url, "model": ours.model, "api_key": _key(given.get("api_key"), ours)}
     return ChatOpenAI(**{**_our_defaults(ours), **given, **server})
+
+
+def _ours_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    named = {name: given[name] for name in ("base_url", "model") if given.get(name)}
+    key = given.get("api_key")
+    return named if key is None or callable(key) else {**named, "api_key": key}
+
+
+def _key(given: object, ours: ChatAutoGLM) -> object:
+    """The key as the client reads it; a function, which ``ChatOpenAI`` takes too, stays one."""
+    if callable(given):
+        return given
+    return (ours.api_key.get_secret_value().strip() if ours.api_key else "") or NO_KEY
 
 
 def _our_defaults(ours: ChatAutoGLM) -> dict[str, Any]:

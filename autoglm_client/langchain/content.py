@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,7 +12,7 @@ from ..errors import ConfigurationError
 from .client_tools import call_text
 from .parts import PART_READERS, Block, Part, refused, string_of, text_part
 
-__all__ = ["Call", "Item", "Result", "Thought", "is_known", "read_blocks", "read_call"]
+__all__ = ["Call", "Item", "Result", "Thought", "is_known", "read_blocks", "read_call", "read_result"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,16 @@ def read_blocks(content: str | Sequence[str | Block], where: str) -> list[Item]:
     return [item for block in content for item in _read(block, where)]
 
 
+def read_result(content: str | Sequence[str | Block], where: str) -> list[Item]:
+    """Read what a tool gave back; what only looks like a block is data, and becomes JSON.
+
+    An error would come again with each further call of a thread that holds the result, and nobody could mend it.
+    """
+    if isinstance(content, str):
+        return read_blocks(content, where)
+    return [item for block in content for item in _read_or_write(block, where)]
+
+
 def read_call(name: object, arguments: object, call_id: object, where: str, *, hosted: bool = False) -> Call:
     """Read a tool call; arguments that were JSON stay as they were written."""
     name, call_id = name if isinstance(name, str) else "", call_id if isinstance(call_id, str) else None
@@ -92,6 +103,19 @@ def _json_object(text: str) -> Mapping[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _read_or_write(block: object, where: str) -> list[Item]:
+    try:
+        return list(_read(block, where))
+    except ConfigurationError:
+        with suppress(TypeError, ValueError, RecursionError):
+            return [text_part(json.dumps(block, ensure_ascii=False, default=_in_short))]
+        raise
+
+
+def _in_short(value: object) -> str:
+    return "(bytes)" if isinstance(value, bytes) else str(value)  # a picture's, perhaps: no model could read them
 
 
 def _read(block: object, where: str) -> Iterable[Item]:
@@ -136,7 +160,7 @@ def _tool_result(block: Block, where: str) -> Iterator[Item]:
     if not isinstance(content, str | list):
         raise refused(block, where, "needs a string or a list of blocks as its 'content'")
     status = "error" if block.get("is_error") else "success"
-    yield Result(read_blocks(content, where), _id(block.get("tool_use_id")), status=status)
+    yield Result(read_result(content, where), _id(block.get("tool_use_id")), status=status)
 
 
 def _hosted_result(block: Block, where: str) -> Iterator[Item]:

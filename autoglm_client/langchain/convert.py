@@ -16,10 +16,11 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
+from ..actions import ActionCall, read_action
 from ..errors import ActionError, ConfigurationError
 from ..messages import Message, assistant, without_images
 from .action_calls import ACTION_TOOLS, action_of
-from .content import Call, Item, Result, Thought, read_blocks
+from .content import Call, Item, Result, Thought, read_blocks, read_result
 from .parts import Part, text_part
 from .said import Said, bare, read_said, shown_result
 
@@ -201,7 +202,7 @@ def _role(message: object, where: str) -> str:
 
 
 def _result(message: BaseMessage, where: str) -> Result:
-    items = read_blocks(message.content, where)
+    items = read_result(message.content, where)
     if isinstance(message, ToolMessage):
         return Result(items, message.tool_call_id, message.name, message.status)
     return Result(items, None, message.name)
@@ -212,10 +213,24 @@ def _native(call: Call) -> dict[str, object]:
 
 
 def _with_actions(text: str, actions: Sequence[Call], *, tagged: bool) -> str:
-    if not actions or "do(" in text:
+    if not actions:
         return text
-    written = "\n".join(map(_action, actions))
-    return f"<answer>{written}</answer>" if tagged and not text else _lines(text, written)
+    made = [_action(call) for call in actions]
+    try:
+        said = read_action(text)
+    except ActionError:  # there is none, whatever the words look like
+        written = "\n".join(made)
+        return f"<answer>{written}</answer>" if tagged and not text else _lines(text, written)
+    return _with_the_made(said, made)
+
+
+def _with_the_made(said: ActionCall, made: Sequence[str]) -> str:
+    """Write what was done; that may differ from what was said, where a human reviews calls and has changed one."""
+    if str(said.action) in made:
+        return _lines(said.raw, *(action for action in made if action != str(said.action)))
+    if said.raw.lstrip().startswith("<"):
+        return str(assistant(Said(said.thinking, "\n".join(made)))["content"])
+    return _lines(said.thinking, *made)
 
 
 def _action(call: Call) -> str:

@@ -95,6 +95,8 @@ def _url(block: Block, where: str) -> str:
         return url
     if isinstance(data := found.get("base64"), str):
         return _data_uri(data, block, where)
+    if found.get("base64") is not None:
+        raise refused(block, where, "needs a string as its base64; of bytes make one by base64.b64encode(...).decode()")
     if found.get("file_id") is not None:
         raise refused(block, where, "names a file of another provider; send its base64, or a URL")
     raise refused(block, where, "has no data; give it a 'url', or 'base64' with its 'mime_type'")
@@ -116,16 +118,31 @@ def _option(block: Block, name: str) -> Mapping[str, str]:
     return {name: values[0]} if values else {}
 
 
+_SENDABLE = ("http://", "https://", "data:")
+
+
+def _picture(url: str, block: Block, where: str) -> str:
+    if not url.lower().startswith(_SENDABLE):
+        raise refused(
+            block,
+            where,
+            "names no picture that a server can fetch; take autoglm_client.image(path), which makes a block of a file, "
+            "or give 'base64' with its 'mime_type'",
+        )
+    return url
+
+
 def _image(block: Block, where: str) -> Iterator[Part]:
-    yield {"type": "image_url", "image_url": {"url": _url(block, where), **_option(block, "detail")}}
+    url = _picture(_url(block, where), block, where)
+    yield {"type": "image_url", "image_url": {"url": url, **_option(block, "detail")}}
 
 
 def _image_url(block: Block, where: str) -> Iterator[Part]:
     if isinstance(url := block.get("image_url"), str):
-        yield {"type": "image_url", "image_url": {"url": url}}
+        yield {"type": "image_url", "image_url": {"url": _picture(url, block, where)}}
     else:
         image = _mapping(block, "image_url", where)
-        url = string_of({**image, "type": block["type"]}, "url", where)
+        url = _picture(string_of({**image, "type": block["type"]}, "url", where), block, where)
         yield {"type": "image_url", "image_url": {"url": url, **_option(image, "detail")}}
 
 

@@ -7,7 +7,8 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from inspect import getdoc
+from inspect import getdoc, iscoroutinefunction
+from math import isfinite
 from typing import Any, TypeAlias, cast, get_type_hints
 
 from langchain_core.messages import HumanMessage
@@ -40,6 +41,7 @@ Ask: TypeAlias = Callable[[dict[str, Any]], Any]
 _MARK = "autoglm_action"
 _LONGEST_WAIT = 60.0  # seconds: "10 min" would be a phone that nobody uses
 _AGREED = "The user's answer: {}"
+_NO_ANSWER = "The user gave no answer."
 _REFUSED = "The user refused this tap: it was not done."
 _REMARKS: dict[type[Action], str] = {
     Note: "Noted.",
@@ -79,14 +81,36 @@ def phone_tools(device: Device, *, settle: float = 1.0, ask: Ask | None = None) 
     AutoGLM calls one tool at a time. For models that call several at once, take ``create_agent``: a bare ``ToolNode``
     repeats, after an interrupt, also the calls beside it that were already done.
 
-    Where there is no LangGraph, ``ask`` gets the same value and returns the answer. Raises `ConfigurationError` when
-    the device lacks a method; so does a tool that cannot ask.
+    Where there is no LangGraph, ``ask`` gets the same value and returns the answer; it is a plain function, which async
+    tools call in a thread. Raises `ConfigurationError` when the device lacks a method; so does a tool that cannot ask.
     """
+    _check_device(device)
+    _check_settle(settle)
+    _check_ask(ask)
+    phone = _Phone(device, settle, ask or _interrupt)
+    return [_tool(phone, name, kind) for name, kind in ACTION_TOOLS.items()]
+
+
+def _check_device(device: object) -> None:
+    if isinstance(device, type):
+        raise ConfigurationError(f"device: {device.__name__} is a class; make a phone of it: {device.__name__}(...)")
     if not isinstance(device, Device):
         missing = [name for name in vars(Device) if not name.startswith("_") and not hasattr(device, name)]
         raise ConfigurationError(f"device: a {type(device).__name__} has no {', '.join(missing)}; see Device")
-    phone = _Phone(device, settle, ask or _interrupt)
-    return [_tool(phone, name, kind) for name, kind in ACTION_TOOLS.items()]
+
+
+def _check_settle(settle: object) -> None:
+    if isinstance(settle, bool) or not isinstance(settle, int | float) or not (isfinite(settle) and settle >= 0):
+        raise ConfigurationError(f"settle={settle!r}: give seconds, 0 or more")
+
+
+def _check_ask(ask: object) -> None:
+    if ask is None:
+        return
+    if not callable(ask):
+        raise ConfigurationError(f"ask={ask!r}: give a function that takes the question and returns the answer")
+    if iscoroutinefunction(ask) or iscoroutinefunction(type(ask).__call__):
+        raise ConfigurationError("ask: an async function cannot answer sync tools; give a plain one, or use LangGraph")
 
 
 def is_phone_tool(tool: object) -> bool:
@@ -152,8 +176,8 @@ class _Phone:
                 return _Outcome()
             case Interact(message):
                 answer = self._ask({"kind": "choose", "action": name, "message": message})
-                return _Outcome(_AGREED.format(answer))
-            case Tap(_, str(message)):
+                return _Outcome(_NO_ANSWER if answer is None else _AGREED.format(answer))
+            case Tap(_, str(message)) if message.strip():
                 agreed = self._ask({"kind": "confirm", "action": name, "message": message})
                 return None if agreed is True else _Outcome(_REFUSED)  # "no" and "false" are true, too
         return None
@@ -225,8 +249,11 @@ def _tool(phone: _Phone, name: str, kind: type[Action]) -> BaseTool:
 
 
 def _description(kind: type[Action]) -> str:
-    """What the class's docstring says first, without its marks."""
-    first = re.split(r"[.;](?:\s|$)", getdoc(kind) or "", maxsplit=1)[0]
+    """What the class's docstring says first, without its marks; with ``python -OO``, which drops it, the name."""
+    doc = getdoc(kind) or ""
+    if not doc or doc.startswith(f"{kind.__name__}("):  # a dataclass without one gets its signature
+        return f"Do the action {kind.name.replace('_', ' ')} on the phone."
+    first = re.split(r"[.;](?:\s|$)", doc, maxsplit=1)[0]
     return f"{first}."
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from datetime import date
 from typing import Any
 
 import pytest
@@ -26,14 +27,17 @@ from langchain_core.messages import (
     ToolMessageChunk,
 )
 
-from autoglm_client import ConfigurationError
+from autoglm_client import ConfigurationError, image
 from autoglm_client.langchain.convert import ReasoningInHistory, to_wire
 from autoglm_client.messages import as_messages
+from server_stub.phone import DrawnPhone
 
 PNG = "iVBORw0KGgo="
 DATA = f"data:image/png;base64,{PNG}"
 URL = "https://example.org/screen.png"
 DO = 'do(action="Tap", element=[1, 2])'
+
+SCREEN = DrawnPhone(8, 8).screenshot()
 
 Wire = dict[str, Any]
 
@@ -103,6 +107,8 @@ BLOCKS: dict[str, tuple[Any, Wire]] = {
         picture(),
     ),
     "Anthropic's image, url": ({"type": "image", "source": {"type": "url", "url": URL}}, picture(URL)),
+    "an image, http": ({"type": "image", "url": "HTTP://a/b"}, picture("HTTP://a/b")),
+    "our own part": (image(SCREEN), {**image(SCREEN)}),
     "non-standard": ({"type": "non_standard", "value": {"type": "text", "text": "Hi"}}, text("Hi")),
     "audio, base64": (
         {"type": "audio", "base64": "UklGRg==", "mime_type": "audio/x-wav"},
@@ -476,6 +482,38 @@ def test_results(name: str) -> None:
     check([ASKED, *messages], [asked(native_tools=True), *natively], native_tools=True)
 
 
+DATA_OF_TOOLS: list[Any] = [
+    {"type": "file", "name": "a.txt"},
+    {"type": "text", "name": "a.txt"},
+    {"type": "json", "json": {"a": "<é>"}},
+    {"type": "search_result", "source": "https://a", "title": "T", "content": [text("W")]},
+    {"type": "image", "url": "/tmp/x.png"},
+    {"name": "no type"},
+]
+
+
+@pytest.mark.parametrize("block", DATA_OF_TOOLS, ids=str)
+def test_what_a_tool_gives_back_is_data_where_it_is_no_block(block: Any) -> None:
+    written = json.dumps(block, ensure_ascii=False)
+    answer = result([text("See"), block])
+    check([ASKED, answer], [asked(native_tools=True), role_tool(f"See\n{written}")], native_tools=True)
+    wire = to_wire([ASKED, answer])
+    assert json.loads(str(wire[1]["content"])[15:-16])["content"] == f"See\n{written}"
+    anthropic = {"type": "tool_result", "tool_use_id": "1", "content": [block]}
+    check([ASKED, HumanMessage([anthropic])], [asked(native_tools=True), role_tool(written)], native_tools=True)
+    with pytest.raises(ConfigurationError, match=r"^messages\[0\]: a block of type"):
+        to_wire([HumanMessage([block])])
+
+
+def test_what_json_cannot_hold_is_said_in_short() -> None:
+    block = {"type": "image", "base64": b"GIF", "at": date(2026, 1, 2)}
+    (wire,) = to_wire([result([block], "1")], native_tools=True)
+    assert wire["content"] == '{"type": "image", "base64": "(bytes)", "at": "2026-01-02"}'
+    block["itself"] = block
+    with pytest.raises(ConfigurationError, match=r"^messages\[0\]: a block of type 'image' needs"):
+        to_wire([ToolMessage.model_construct(content=[block], tool_call_id="1", name=None, status="success")])
+
+
 TAP = call("tap", {"element": [1, 2]}, "1")
 OPEN = call("launch", {"app": 'a "</answer>'}, "2")
 LAUNCH = 'do(action="Launch", app="a \\"\\x3c/answer>")'
@@ -522,6 +560,51 @@ ACTIONS: list[tuple[AIMessage, str, str]] = [
         '<tool_call>{"name": "tap", "arguments": {"element": "there"}}</tool_call>',
     ),
 ]
+
+
+BACK = 'do(action="Back")'
+EDITED: dict[str, tuple[AIMessage, str, str]] = {
+    # the message, with tags, without: the call is what was done, whatever the text says
+    "the text alone": (ai(BACK, tool_calls=[TAP]), DO, DO),
+    "with thinking": (ai(BACK, reasoning="A", tool_calls=[TAP]), f"<think>A</think><answer>{DO}</answer>", DO),
+    "with words before": (ai(f"I go.\n{BACK}", tool_calls=[TAP]), f"I go.\n{DO}", f"I go.\n{DO}"),
+    "with tags in the text": (
+        ai(f"<think>A</think><answer>{BACK}</answer>", tool_calls=[TAP]),
+        f"<think>A</think><answer>{DO}</answer>",
+        f"<think>A</think><answer>{DO}</answer>",
+    ),
+    "quoted in the thinking, too": (
+        ai(f"<think>{DO} or\n{BACK}</think><answer>{BACK}</answer>", tool_calls=[TAP]),
+        f"<think>{DO} or\n{BACK}</think><answer>{DO}</answer>",
+        f"<think>{DO} or\n{BACK}</think><answer>{DO}</answer>",
+    ),
+    "with more planned": (ai(f"{BACK}\n{BACK}", tool_calls=[TAP]), DO, DO),
+    "the end, taken back": (ai('finish(message="Done")', tool_calls=[TAP]), DO, DO),
+    "to what is none": (
+        ai(BACK, tool_calls=[call("tap", {"element": "there"}, "1")]),
+        '<tool_call>{"name": "tap", "arguments": {"element": "there"}}</tool_call>',
+        '<tool_call>{"name": "tap", "arguments": {"element": "there"}}</tool_call>',
+    ),
+    "another tool beside it": (ai(BACK, tool_calls=[TAP, BOTH[1]]), f"{DO}\n{G}", f"{DO}\n{G}"),
+    "not edited, written otherwise": (
+        ai("do(action='Tap', element=[1,2])", tool_calls=[TAP]),
+        "do(action='Tap', element=[1,2])",
+        "do(action='Tap', element=[1,2])",
+    ),
+    "one more": (ai(DO, tool_calls=[TAP, OPEN]), f"{DO}\n{LAUNCH}", f"{DO}\n{LAUNCH}"),
+    "prose": (
+        ai("What can I do(now)? I tap.", tool_calls=[TAP]),
+        f"What can I do(now)? I tap.\n{DO}",
+        f"What can I do(now)? I tap.\n{DO}",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EDITED)
+def test_the_history_shows_the_action_that_was_made(name: str) -> None:
+    message, tagged, plain = EDITED[name]
+    check([message], [said(tagged)], phone=True)
+    check([message], [said(plain)], phone=True, reasoning="drop")
 
 
 @pytest.mark.parametrize(("message", "tagged", "plain"), ACTIONS)
@@ -574,6 +657,13 @@ WRONG: list[tuple[BaseMessage, str]] = [
     (HumanMessage([{"type": "image", "source": {"type": "?"}}]), "a block of type 'image' has no data"),
     (HumanMessage([{"type": "image"}]), "a block of type 'image' has no data; give it a 'url'"),
     (HumanMessage([{"type": "image", "base64": PNG}]), "'image' has base64, but does not say of what"),
+    (HumanMessage([{"type": "image", "base64": b"GIF"}]), "'image' needs a string as its base64"),
+    (HumanMessage([{"type": "image", "source_type": "base64", "data": b"GIF"}]), "needs a string as its base64"),
+    (HumanMessage([{"type": "audio", "base64": b"RIFF"}]), "'audio' needs a string as its base64"),
+    (HumanMessage([{"type": "image", "url": "/tmp/x.png"}]), r"'image' names no .* autoglm_client.image\(path\)"),
+    (HumanMessage([{"type": "image", "url": "file:///tmp/x.png"}]), "'image' names no picture"),
+    (HumanMessage([{"type": "image_url", "image_url": "x.png"}]), "'image_url' names no picture"),
+    (HumanMessage([{"type": "image_url", "image_url": {"url": "x.png"}}]), "'image_url' names no picture"),
     (HumanMessage([{"type": "image_url"}]), "'image_url' needs a dict as its 'image_url'"),
     (HumanMessage([{"type": "image_url", "image_url": {}}]), "'image_url' needs a string as its 'url'"),
     (HumanMessage([{"type": "audio", "file_id": "f"}]), "'audio' names a file"),

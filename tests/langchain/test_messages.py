@@ -29,6 +29,7 @@ from autoglm_client.langchain.metadata import usage_metadata
 
 STOP = Finished("stop")
 TAP = 'do(action="Back")'
+ADD = '<tool_call>{"name": "add", "arguments": {}}</tool_call>'
 
 
 def read(events: list[Event], **options: bool) -> list[Growth]:
@@ -90,6 +91,16 @@ READINGS: dict[str, tuple[list[Event], dict[str, bool], list[Growth]]] = {
         {"phone": True},
         [TextDelta(TAP), ToolCall("", "back", "{}")],
     ),
+    "a phone action before a call in the text": (
+        [TextDelta(f"{TAP}\n"), ActionReady(Back()), TextDelta(ADD), STOP],
+        {"phone": True, "text_calls": True},
+        [TextDelta(f"{TAP}\n"), ToolCall("", "add", "{}"), ToolCall("", "back", "{}")],
+    ),
+    "a phone action after a call in the text": (
+        [TextDelta(ADD), TextDelta(TAP), ActionReady(Back()), STOP],
+        {"phone": True, "text_calls": True},
+        [ToolCall("", "add", "{}"), TextDelta(TAP), ToolCall("", "back", "{}")],
+    ),
     "the end of a task": (
         [TextDelta("finish()"), ActionReady(Finish()), STOP],
         {"phone": True},
@@ -101,6 +112,36 @@ READINGS: dict[str, tuple[list[Event], dict[str, bool], list[Growth]]] = {
         [TextDelta('{"said": "do(action=\\"Back\\")"}')],
     ),
 }
+
+
+@pytest.mark.parametrize("text", [f"{TAP}\n{ADD}", f"{ADD}{TAP}", f"{TAP}\n<tool_cal", f"{TAP}\n"])
+def test_an_action_beside_a_call_reads_alike_whole_and_in_pieces(text: str) -> None:
+    options = {"phone": True, "text_calls": True}
+    choice = Choice(text=text, finish_reason="stop")
+    assert choice.action == Back()
+    whole = [*map(without_id, whole_answer(choice, AnswerReader(**options)))]
+    for at in range(len(text)):
+        pieces: list[Event] = [TextDelta(text[:at]), ActionReady(Back()), TextDelta(text[at:]), STOP]
+        answer = [*map(without_id, read(pieces, **options))]
+        assert [it for it in answer if isinstance(it, ToolCall)] == [it for it in whole if isinstance(it, ToolCall)]
+
+
+UNSENDABLE = ['{"a": NaN}', '{"a": [-Infinity]}', '{"a": "\\ud83d"}', '{"\\ude00": 1}']
+
+
+@pytest.mark.parametrize("arguments", UNSENDABLE)
+def test_arguments_that_could_not_be_sent_back_are_marked(arguments: str) -> None:
+    marked = ToolCall("", "add", f"(not valid JSON) {arguments}")
+    assert [*map(without_id, read([ToolCallDelta(0, "1", "add", arguments), STOP]))] == [marked]
+    reply = Reply(choices=(Choice(tool_calls=(ToolCall("1", "add", arguments),), finish_reason="tool_calls"),))
+    message: Any = chat_result(reply, AnswerReader).generations[0].message
+    assert (message.tool_calls, message.invalid_tool_calls[0]["args"]) == ([], marked.arguments)
+
+
+def test_half_a_character_in_a_call_in_the_text_is_marked() -> None:
+    text = '<tool_call>{"name": "add", "arguments": {"a": "\\ud83d", "b": "é"}}</tool_call>'
+    (call,) = read([TextDelta(text), STOP], text_calls=True)
+    assert without_id(call) == ToolCall("", "add", '(not valid JSON) {"a": "\\ud83d", "b": "é"}')
 
 
 @pytest.mark.parametrize(("events", "options", "expected"), READINGS.values(), ids=READINGS)

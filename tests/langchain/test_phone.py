@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast, get_args
 
 import pytest
@@ -22,7 +24,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import Command
 
-from autoglm_client import Action, ConfigurationError, Finish, MediaError, Point, Swipe, image_size, read_action
+from autoglm_client import Action, Back, ConfigurationError, Finish, MediaError, Point, Swipe, image_size, read_action
 from autoglm_client.langchain.action_calls import ACTION_TOOLS, arguments_of
 from autoglm_client.langchain.device import Device, perform
 from autoglm_client.langchain.phone import first_message, is_phone_tool, phone_tools
@@ -241,6 +243,72 @@ def test_what_is_no_device_is_told_at_once() -> None:
 
     with pytest.raises(ConfigurationError, match="a Half has no current_app, swipe, type, key, launch"):
         phone_tools(cast("Device", Half()))
+
+
+def test_a_class_is_no_device() -> None:
+    with pytest.raises(ConfigurationError, match=r"DrawnPhone is a class; make a phone of it: DrawnPhone\(\.\.\.\)"):
+        phone_tools(cast("Device", DrawnPhone))
+
+
+@pytest.mark.parametrize("settle", [-1, float("nan"), float("inf"), True, "1", None])
+def test_the_time_to_settle_is_checked_at_once(settle: Any) -> None:
+    with pytest.raises(ConfigurationError, match="give seconds, 0 or more"):
+        phone_tools(drawn(), settle=settle)
+
+
+class Asker:
+    async def __call__(self, question: dict[str, Any]) -> bool:
+        return True
+
+
+async def agree_later(question: dict[str, Any]) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("ask", "why"),
+    [
+        (agree_later, "an async function cannot answer"),
+        (partial(agree_later), "an async function cannot answer"),
+        (Asker(), "an async function cannot answer"),
+        ("yes", "ask='yes': give a function"),
+    ],
+)
+def test_what_cannot_ask_is_told_at_once(ask: Any, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        phone_tools(drawn(), ask=ask)
+
+
+def never(question: dict[str, Any]) -> Any:
+    raise AssertionError(question)
+
+
+@pytest.mark.parametrize("message", ["", " "])
+def test_a_tap_with_an_empty_message_asks_nobody(message: str) -> None:
+    phone = drawn()
+    assert words(run(phone, "tap", {"element": [0, 0], "message": message}, ask=never)) == screen()
+    assert len(phone.actions) == 1
+
+
+def test_a_user_may_give_no_answer() -> None:
+    said = words(run(drawn(), "interact", {"message": "Which?"}, ask=lambda _: None))
+    assert said == f"The user gave no answer.\n\n{screen()}"
+
+
+def test_without_docstrings_the_tools_have_descriptions() -> None:
+    program = (
+        "from autoglm_client.langchain.phone import phone_tools; from server_stub.phone import DrawnPhone; "
+        "print(*(tool.description for tool in phone_tools(DrawnPhone())), sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-OO", "-c", program], capture_output=True, text=True, check=True)
+    names = [kind.name.replace("_", " ") for kind in ACTION_TOOLS.values()]
+    assert done.stdout.splitlines() == [f"Do the action {name} on the phone." for name in names]
+
+
+@pytest.mark.parametrize("doc", [None, "Back()"])
+def test_without_a_docstring_the_name_says_what_it_is(doc: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Back, "__doc__", doc)
+    assert tool_of(drawn(), "back").description == "Do the action Back on the phone."
 
 
 def test_what_is_no_picture_is_told() -> None:
