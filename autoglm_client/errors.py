@@ -10,7 +10,7 @@
     ├── StatusError                   the server answered, and said no
     │   ├── BadRequest                400, 413, 422: the request is wrong
     │   │   └── ContextOverflow       the prompt is longer than the model's context
-    │   ├── AuthenticationFailed      401, 403: the key is missing or wrong
+    │   ├── AuthenticationFailed      401, 403: the key is missing, wrong, or may not do this
     │   ├── NotFound                  404: no such model or route
     │   ├── RateLimited               429: too many requests, or no balance
     │   ├── ServerFailed              5xx: the server is at fault
