@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from .errors import ConfigurationError
 
-__all__ = ["Language", "system_prompt"]
+__all__ = ["ACTIONS_EN", "Language", "system_prompt"]
 
 Language = Literal["en", "zh"]
 
@@ -17,13 +17,7 @@ Language = Literal["en", "zh"]
 WEEKDAYS_EN = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 WEEKDAYS_ZH = "一二三四五六日"
 
-PROMPT_EN = """\
-You operate a phone on behalf of its owner. Every turn brings one screenshot and a few facts about the screen. You \
-reply with one action; it is carried out, and the next turn shows the result.
-
-Form of every reply, with nothing before or after it:
-<think>what you see, and why this action follows</think><answer>the action</answer>
-
+ACTIONS_EN = """\
 Positions are written [x, y] in whole numbers from 0 to 999, measured from the top left corner: [0, 0] is the top \
 left, [999, 999] the bottom right, whatever the resolution.
 
@@ -59,7 +53,17 @@ The actions:
 - do(action="Wait", duration="x seconds")
   Give the screen time to load.
 - finish(message="the result")
-  End the task: say what was achieved, or why it cannot be.
+  End the task: say what was achieved, or why it cannot be."""
+"""Which actions there are, and how they are written."""
+
+PROMPT_EN = f"""\
+You operate a phone on behalf of its owner. Every turn brings one screenshot and a few facts about the screen. You \
+reply with one action; it is carried out, and the next turn shows the result.
+
+Form of every reply, with nothing before or after it:
+<think>what you see, and why this action follows</think><answer>the action</answer>
+
+{ACTIONS_EN}
 
 Guidelines:
 1. One action in a reply, written exactly as above.

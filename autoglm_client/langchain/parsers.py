@@ -9,55 +9,14 @@ from langchain_core.messages import BaseMessage
 from langchain_core.output_parsers import BaseTransformOutputParser
 from langchain_core.outputs import ChatGeneration, Generation
 
-from .. import (
-    Action,
-    ActionError,
-    Back,
-    CallAPI,
-    DoubleTap,
-    Finish,
-    Home,
-    Interact,
-    Launch,
-    LongPress,
-    Note,
-    Point,
-    Swipe,
-    TakeOver,
-    Tap,
-    Type,
-    TypeName,
-    Wait,
-    read_action,
-)
+from .. import Action, ActionError, read_action
 from ..actions import ActionScanner
+from ..prompts import ACTIONS_EN
 from ..reasoning import ReasoningSplitter
 
 __all__ = ["ActionOutputParser"]
 
-_PLACE = Point(500, 300)
-_EXAMPLES: tuple[Action, ...] = (
-    Launch("name"),
-    Tap(_PLACE),
-    Tap(_PLACE, "what this does, where money, privacy or belongings are at stake"),
-    Type("words"),
-    TypeName("a person's name"),
-    Interact("the question to the user"),
-    Swipe(Point(500, 800), _PLACE),
-    Note("what to remember"),
-    CallAPI("what to do"),
-    LongPress(_PLACE),
-    DoubleTap(_PLACE),
-    TakeOver("what the user has to do"),
-    Back(),
-    Home(),
-    Wait("3 seconds"),
-    Finish("the result"),
-)
-_INSTRUCTIONS = f"""\
-Answer with one action, written exactly like one of these. Points are [x, y], whole numbers from 0 to 999, from the \
-top left of the screen.
-{chr(10).join(map(str, _EXAMPLES))}"""
+_INSTRUCTIONS = f"Answer with one action, written exactly like one of these.\n\n{ACTIONS_EN}"
 
 
 class ActionOutputParser(BaseTransformOutputParser[Action]):

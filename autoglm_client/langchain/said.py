@@ -33,7 +33,7 @@ def read_said(message: BaseMessage, where: str) -> Said:
     calls = _calls(message, items, where)
     thoughts = [item.text for item in items if isinstance(item, Thought)]
     kept = message.additional_kwargs.get("reasoning_content")
-    if isinstance(kept, str) and kept not in "\n".join(thoughts):  # a message of version 1 may hold it twice
+    if isinstance(kept, str) and kept not in ("".join(thoughts), "\n".join(thoughts)):  # version 1 holds it twice
         thoughts.insert(0, kept)
     return Said(bare("\n".join(thoughts)), "".join(_texts(items, calls, where)), calls)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import pytest
@@ -21,6 +22,9 @@ from autoglm_client import (
     Type,
     Wait,
 )
+from autoglm_client.langchain import ChatAutoGLM
+
+from .engine import Engine
 
 NUMBER = "[1-9][0-9]{0,2}"
 PLACE = rf"\[{NUMBER},{NUMBER}\]"
@@ -65,6 +69,13 @@ def test_tags_that_are_spelled_letter_by_letter_are_tags(glm: AutoGLM) -> None:
 
 def test_a_choice_is_kept(glm: AutoGLM) -> None:
     assert glm.chat("Go on", structured_outputs={"choice": ["yes", "不"]}).text in {"yes", "不"}
+
+
+def test_langchain_takes_each_constraint_by_its_name(plain: Engine) -> None:
+    model = ChatAutoGLM(base_url=plain.base_url, temperature=0, max_tokens=32)
+    assert model.invoke("Go on", choice=["yes", "no"]).text in {"yes", "no"}
+    assert re.fullmatch("[0-9]{3}", model.invoke("Go on", regex="[0-9]{3}").text)
+    assert model.bind(grammar='root ::= "left" | "right"').invoke("Go on").text in {"left", "right"}
 
 
 def test_a_schema_gives_an_object(glm: AutoGLM) -> None:

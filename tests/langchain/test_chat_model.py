@@ -7,13 +7,10 @@ import copy
 import gc
 import json
 import pickle
-import socket
 import time
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import httpx2
-import pydantic.v1
 import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler, UsageMetadataCallbackHandler
@@ -24,45 +21,22 @@ from langchain_core.exceptions import (
     ModelNotFoundError,
     ModelRateLimitError,
     ModelTimeoutError,
-    OutputParserException,
 )
 from langchain_core.load import dumpd, dumps, loads
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
-from langchain_core.messages.ai import add_ai_message_chunks
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import ConfigurableField
-from pydantic import BaseModel, RootModel, ValidationError, create_model
-from typing_extensions import TypedDict
+from pydantic import ValidationError, create_model
 
-from autoglm_client import NotFound, RateLimited, Timeouts
+from autoglm_client import RateLimited, Timeouts
 from autoglm_client.langchain import ChatAutoGLM, first_message, phone_tools
 from server_stub import ScriptedServer
 from server_stub.phone import DrawnPhone
-from server_stub.scripted import Answer, ToolCall
+
+from .asking import add, added, answering, body
 
 pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
 KEY = "sk-not-to-be-seen"
-
-
-@pytest.fixture
-def model(server: ScriptedServer) -> ChatAutoGLM:
-    return ChatAutoGLM(base_url=server.base_url, max_retries=0)
-
-
-def body(server: ScriptedServer, position: int = -1) -> dict[str, Any]:
-    found = server.requests[position].body
-    assert found is not None
-    return found
-
-
-def added(chunks: Iterable[Any]) -> AIMessageChunk:
-    first, *others = chunks
-    return add_ai_message_chunks(first, *others)
-
-
-def answering(text: str, **options: Any) -> Iterator[ScriptedServer]:
-    with ScriptedServer(answer=lambda request: text, **options) as server:
-        yield server
 
 
 def test_what_is_asked(server: ScriptedServer) -> None:
@@ -434,11 +408,6 @@ def test_tools_and_old_screens_count_as_they_are_sent(parser: bool) -> None:
         assert model.get_num_tokens_from_messages(turns, tools=tools) == usage["input_tokens"]
 
 
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
-
-
 def test_the_profile() -> None:
     profile = ChatAutoGLM().profile
     assert profile is not None
@@ -495,327 +464,6 @@ def test_conventional_streams_tell_their_run_manager(model: ChatAutoGLM) -> None
     assert asyncio.run(listen()) == told
     events = list(model._stream_chat_model_events([HumanMessage("Hello")]))
     assert events[0]["event"] == "message-start"
-
-
-# Tools
-
-
-class City(BaseModel):
-    """Where one lives."""
-
-    name: str
-
-
-@pytest.mark.parametrize(("parser", "asked"), [(True, 3), (False, 2)])
-def test_how_tools_work_is_asked_once(parser: bool, asked: int) -> None:
-    """Twice ``/tokenize``, which tells whether the model sees tools; if so, one call of one token."""
-    with ScriptedServer(tool_parser=parser) as server:
-        model = ChatAutoGLM(base_url=server.base_url).bind_tools([add], tool_choice="any")
-        for _ in range(2):
-            assert model.invoke("add 1 and 2").tool_calls[0]["args"] == {"a": 1, "b": 2}
-        assert ("tools" in body(server)) is parser
-        assert len(server.requests) == asked + 2
-
-
-@pytest.mark.parametrize("parser", [True, False])
-def test_async_asks_too(parser: bool) -> None:
-    with ScriptedServer(tool_parser=parser) as server:
-        model = ChatAutoGLM(base_url=server.base_url).bind_tools([add], tool_choice="add")
-        for _ in range(2):
-            assert asyncio.run(model.ainvoke("add 1 and 2")).tool_calls[0]["args"] == {"a": 1, "b": 2}
-        assert ("tools" in body(server)) is parser
-
-
-@pytest.mark.parametrize("refuses", [True, False])
-def test_a_server_without_tokenize_is_asked_for_a_call(refuses: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    with ScriptedServer(tool_parser=not refuses) as server:
-        model = ChatAutoGLM(base_url=server.base_url)
-        clients = model._clients
-
-        def missing(*_: Any, **__: Any) -> Any:
-            raise NotFound("404")
-
-        async def amissing(*_: Any, **__: Any) -> Any:
-            raise NotFound("404")
-
-        monkeypatch.setattr(clients.client, "tokenize", missing)
-        monkeypatch.setattr(clients.async_client, "tokenize", amissing)
-        assert clients.takes_tools(None) is not refuses
-        clients._takes_tools = None
-        assert asyncio.run(clients.atakes_tools(None)) is not refuses
-
-
-def test_what_is_chosen_is_not_asked(server: ScriptedServer) -> None:
-    for way in ("server", "client"):
-        model = ChatAutoGLM(base_url=server.base_url, tool_calling=way).bind_tools([add], tool_choice="any")
-        assert model.invoke("add 1 and 2").tool_calls
-    assert [request.path for request in server.requests] == ["/v1/chat/completions"] * 2
-    assert body(server, 0)["tools"][0]["function"]["strict"] is True
-    assert body(server, 0)["tool_choice"] == "required"
-    assert body(server, 1)["response_format"]["type"] == "structural_tag"
-
-
-CHOICES = {
-    "auto": (None, "auto"),
-    "any": ("any", "required"),
-    "true": (True, "required"),
-    "false": (False, "none"),
-    "a name": ("add", {"type": "function", "function": {"name": "add"}}),
-    "OpenAI's": (
-        {"type": "function", "function": {"name": "add"}},
-        {"type": "function", "function": {"name": "add"}},
-    ),
-    "Anthropic's": ({"type": "tool", "name": "add"}, {"type": "function", "function": {"name": "add"}}),
-    "Anthropic's any": ({"type": "any"}, "required"),
-}
-
-
-@pytest.mark.parametrize(("given", "sent"), CHOICES.values(), ids=CHOICES)
-def test_choices_of_a_tool(server: ScriptedServer, given: Any, sent: Any) -> None:
-    model = ChatAutoGLM(base_url=server.base_url, tool_calling="server")
-    model.bind_tools([add], tool_choice=given).invoke("add 1 and 2")
-    assert body(server)["tool_choice"] == sent
-
-
-def test_a_choice_that_is_none_of_the_tools(model: ChatAutoGLM) -> None:
-    with pytest.raises(ModelInvalidRequestError, match="give auto, any, none, or one of add"):
-        model.bind_tools([add], tool_choice="subtract")
-
-
-NO_TOOLS: dict[str, tuple[Any, str]] = {
-    "another provider's": ([{"type": "web_search_preview"}], "another provider's tool"),
-    "not a tool": ([3], "cannot be offered as a tool"),
-}
-
-
-@pytest.mark.parametrize(("tools", "words"), NO_TOOLS.values(), ids=NO_TOOLS)
-def test_what_is_no_tool(model: ChatAutoGLM, tools: Any, words: str) -> None:
-    with pytest.raises(ModelInvalidRequestError, match=words):
-        model.bind_tools(tools)
-
-
-@pytest.mark.parametrize("choice", [["add"], "nonsense", 3])
-def test_choices_that_are_none(model: ChatAutoGLM, choice: Any) -> None:
-    phone = phone_tools(DrawnPhone())
-    offers: list[list[Any]] = [[add], [*phone], [add, *phone]]
-    for tools in offers:
-        with pytest.raises(ModelInvalidRequestError, match="tool_choice="):
-            model.bind_tools(tools, tool_choice=choice)
-
-
-def test_choices_of_a_phone() -> None:
-    phone: list[Any] = list(phone_tools(DrawnPhone()))
-    for server in answering('<think>x</think><answer>do(action="Home")'):
-        model = ChatAutoGLM(base_url=server.base_url, tool_calling="client")
-        assert [call["name"] for call in model.bind_tools(phone).invoke("x").tool_calls] == ["home"]
-        assert "response_format" not in body(server)
-        for tools in (phone, [*phone, add]):
-            assert model.bind_tools(tools, tool_choice="none").invoke("x").tool_calls == []
-            assert model.bind_tools(tools, tool_choice="any").invoke("x").tool_calls
-            assert "do" in json.dumps(body(server)["response_format"])
-
-
-def test_many_at_once_ask_once() -> None:
-    with ScriptedServer() as server:
-        questions = ["add 1 and 2"] * 8
-        bound = ChatAutoGLM(base_url=server.base_url).bind_tools([add], tool_choice="any")
-        bound.batch(list(questions), config={"max_concurrency": 8})
-        assert len(server.requests) == 8 + 3
-        bound = ChatAutoGLM(base_url=server.base_url).bind_tools([add], tool_choice="any")
-        asyncio.run(bound.abatch(list(questions)))
-        assert len(server.requests) == 2 * (8 + 3)
-
-
-def test_asking_is_part_of_the_calls_time() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        model = ChatAutoGLM(base_url=f"http://127.0.0.1:{silent.getsockname()[1]}/v1", max_retries=0)
-        began = time.monotonic()
-        with pytest.raises(ModelTimeoutError):
-            model.bind_tools([add]).invoke("x", timeout=0.3)
-        with pytest.raises(ModelTimeoutError):
-            asyncio.run(model.bind_tools([add]).ainvoke("x", deadline=time.monotonic() + 0.3, timeout=None))
-        assert time.monotonic() - began < 3
-
-
-def test_without_a_limit_asking_has_none_either(server: ScriptedServer) -> None:
-    model = ChatAutoGLM(base_url=server.base_url, timeout=None).bind_tools([add])
-    assert model.invoke("add 1 and 2").tool_calls
-
-
-def test_one_call_at_a_time_is_said(server: ScriptedServer) -> None:
-    model = ChatAutoGLM(base_url=server.base_url, tool_calling="client")
-    model.bind_tools([add], parallel_tool_calls=False).invoke("add 1 and 2")
-    assert "one tool at a time" in body(server)["messages"][0]["content"]
-
-
-def test_a_hosted_server_takes_no_constraints() -> None:
-    with pytest.raises(ModelInvalidRequestError, match="choice: this server has no structured outputs"):
-        ChatAutoGLM(base_url="https://open.bigmodel.cn/api/paas/v4").invoke("x", choice=["yes", "no"])
-
-
-def test_no_tools_are_no_tools(model: ChatAutoGLM, server: ScriptedServer) -> None:
-    model.bind_tools([]).invoke("Hello")
-    assert "tools" not in body(server)
-
-
-@pytest.mark.parametrize("way", ["server", "client"])
-def test_a_call_that_was_cut_is_no_call(way: Any) -> None:
-    with ScriptedServer() as server:
-        model = ChatAutoGLM(base_url=server.base_url, tool_calling=way, max_tokens=12 if way == "server" else 20)
-        bound = model.bind_tools([City], tool_choice="any")
-        whole = bound.invoke('City "a very long name of a city that does not end so soon"')
-        streamed = added(bound.stream('City "a very long name of a city that does not end so soon"'))
-        for message in (whole, streamed):
-            assert message.response_metadata["finish_reason"] == "length"
-            assert message.tool_calls == []
-            assert str(message.invalid_tool_calls[0]["args"]).startswith("(not valid JSON) ")
-
-
-BAD_ARGUMENTS = ["[1]", "3", "nonsense", '{"a": 1', ""]
-
-
-@pytest.mark.parametrize("arguments", BAD_ARGUMENTS)
-@pytest.mark.parametrize("version", ["v0", "v1"])
-def test_arguments_of_the_wrong_shape_are_invalid_calls(arguments: str, version: str) -> None:
-    with ScriptedServer(answer=lambda _: Answer(tool_calls=(ToolCall("add", arguments),))) as server:
-        model = ChatAutoGLM(base_url=server.base_url, tool_calling="server", output_version=version)
-        bound: Any = model.bind_tools([add])
-        for message in (
-            bound.invoke("x"),
-            added(bound.stream("x")),
-            bound.stream_events("x", version="v3").output,
-        ):
-            if arguments:
-                assert message.tool_calls == []
-                assert str(message.invalid_tool_calls[0]["args"]).endswith(arguments)
-            else:
-                assert message.tool_calls[0]["args"] == {}
-
-
-# Forms of answers
-
-
-class CityDict(TypedDict):
-    """Where one lives."""
-
-    name: str
-
-
-class OldCity(pydantic.v1.BaseModel):
-    """Where one lives."""
-
-    name: str
-
-
-SCHEMAS: dict[str, tuple[Any, Any]] = {
-    "pydantic": (City, City(name="Paris")),
-    "pydantic 1": (OldCity, OldCity(name="Paris")),
-    "TypedDict": (CityDict, {"name": "Paris"}),
-    "JSON schema": (City.model_json_schema(), {"name": "Paris"}),
-}
-
-
-@pytest.mark.parametrize(("schema", "expected"), SCHEMAS.values(), ids=SCHEMAS)
-@pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
-def test_structured_output(model: ChatAutoGLM, schema: Any, expected: Any, method: Any) -> None:
-    question = 'The city is "Paris": give JSON with `name`'
-    structured = model.with_structured_output(schema, method=method)
-    assert structured.invoke(question) == expected
-    assert list(structured.stream(question))[-1] == expected
-    assert asyncio.run(structured.ainvoke(question)) == expected
-    raw = model.with_structured_output(schema, method=method, include_raw=True).invoke(question)
-    assert (raw["parsed"], raw["parsing_error"]) == (expected, None)
-    assert isinstance(raw["raw"], AIMessage)
-
-
-def test_any_json(model: ChatAutoGLM) -> None:
-    assert model.with_structured_output(method="json_mode").invoke('"Paris" as JSON with `name`') == {"name": "Paris"}
-
-
-@pytest.mark.parametrize("method", ["json_schema", "function_calling"])
-def test_an_object_that_was_cut_is_refused(model: ChatAutoGLM, method: Any) -> None:
-    structured = model.with_structured_output(CityDict, method=method).bind(max_tokens=4)
-    with pytest.raises(OutputParserException, match="raise max_tokens"):
-        structured.invoke('"Paris"')
-    with pytest.raises(OutputParserException, match="raise max_tokens"):
-        list(structured.stream('"Paris"'))
-
-    async def listen() -> None:
-        async for _ in structured.astream('"Paris"'):
-            pass
-
-    with pytest.raises(OutputParserException, match="raise max_tokens"):
-        asyncio.run(listen())
-    raw = model.with_structured_output(CityDict, method=method, include_raw=True, max_tokens=4).invoke("x")
-    assert (raw["parsed"], type(raw["parsing_error"])) == (None, OutputParserException)
-
-
-def test_a_form_as_a_plain_option(model: ChatAutoGLM, server: ScriptedServer) -> None:
-    assert json.loads(model.invoke('"Paris"', response_format=City).text) == {"name": "Paris"}
-    assert json.loads(model.invoke('"Paris"', response_format=City.model_json_schema()).text) == {"name": "Paris"}
-    assert model.invoke("Hello", response_format={"type": "text"}).text
-
-
-def test_tags_in_a_json_string_stay() -> None:
-    for server in answering('{"name": "<think>x</think>"}'):
-        model = ChatAutoGLM(base_url=server.base_url)
-        assert model.with_structured_output(City).invoke("x") == City(name="<think>x</think>")
-
-
-def test_tags_in_an_object_beside_tools_stay() -> None:
-    for server in answering('{"name": "a </answer> b"}'):
-        form = {"type": "json_schema", "json_schema": {"name": "City", "schema": City.model_json_schema()}}
-        model = ChatAutoGLM(base_url=server.base_url, tool_calling="client")
-        assert model.bind_tools([add], response_format=form).invoke("x").text == '{"name": "a </answer> b"}'
-
-
-class Numbers(RootModel[list[int]]):
-    """Some numbers."""
-
-
-ROOTS: dict[str, tuple[Any, Any]] = {
-    "an array": ({"title": "L", "type": "array", "items": {"type": "integer"}}, [7]),
-    "a choice": ({"anyOf": [{"type": "integer"}, {"type": "string"}]}, 7),
-    "a root model": (Numbers, Numbers([7])),
-}
-
-
-@pytest.mark.parametrize(("schema", "expected"), ROOTS.values(), ids=ROOTS)
-def test_forms_that_are_no_objects(model: ChatAutoGLM, schema: Any, expected: Any) -> None:
-    assert model.with_structured_output(schema).invoke("7") == expected
-    with pytest.raises(ModelInvalidRequestError, match="is no object"):
-        model.with_structured_output(schema, method="function_calling")
-
-
-@pytest.mark.parametrize("schema", [list[int], 3])
-def test_what_is_no_form(model: ChatAutoGLM, schema: Any) -> None:
-    with pytest.raises(ModelInvalidRequestError, match="is no schema"):
-        model.with_structured_output(schema)
-
-
-@pytest.mark.parametrize("answer", ["sorry no", '<tool_call>{"name": "City", "arguments": [1]}</tool_call>'])
-def test_an_answer_without_a_call_is_refused(answer: str) -> None:
-    for server in answering(answer):
-        model = ChatAutoGLM(base_url=server.base_url, tool_calling="client")
-        structured = model.with_structured_output(City, method="function_calling")
-        with pytest.raises(OutputParserException, match="there is no tool call"):
-            structured.invoke("x")
-        with pytest.raises(OutputParserException, match="there is no tool call"):
-            asyncio.run(structured.ainvoke("x"))
-        with pytest.raises(OutputParserException, match="there is no tool call"):
-            list(structured.stream("x"))
-
-
-async def test_a_call_in_an_async_stream(model: ChatAutoGLM) -> None:
-    structured = model.with_structured_output(City, method="function_calling")
-    assert [city async for city in structured.astream('"Paris"')][-1] == City(name="Paris")
-
-
-def test_wrong_requests_for_a_form(model: ChatAutoGLM) -> None:
-    with pytest.raises(ValueError, match="give one of json_schema, function_calling, json_mode"):
-        model.with_structured_output(City, method="magic")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="needs a schema"):
-        model.with_structured_output(None)
 
 
 # Errors

@@ -781,3 +781,15 @@ def test_no_other_error_is_raised(content: list[Any], kind: str, modes: dict[str
     }
     with suppress(ConfigurationError):
         json.dumps(to_wire([messages[kind]], **modes))
+
+
+def test_thinking_that_stands_in_two_places_is_written_once_and_other_thinking_too() -> None:
+    def written(kept: str) -> object:
+        blocks: list[str | dict[str, Any]] = [
+            {"type": "reasoning", "reasoning": "because"},
+            {"type": "text", "text": "x"},
+        ]
+        return to_wire([AIMessage(blocks, additional_kwargs={"reasoning_content": kept})])[0]["content"]
+
+    assert written("because") == "<think>because</think><answer>x</answer>"
+    assert written("cause") == "<think>cause\nbecause</think><answer>x</answer>"

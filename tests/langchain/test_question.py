@@ -71,6 +71,7 @@ def test_no_messages() -> None:
 def test_constraints_by_name_join_the_others() -> None:
     question = asked(STOCK, regex="a+", structured_outputs={"whitespace_pattern": " "})
     assert question.options == {"structured_outputs": {"whitespace_pattern": " ", "regex": "a+"}}
+    assert asked(STOCK, grammar="root ::= x").options == {"structured_outputs": {"grammar": "root ::= x"}}
 
 
 def test_what_is_langchains_is_not_sent() -> None:
