@@ -6,7 +6,7 @@ again, because text that was delivered cannot be taken back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
 from re import fullmatch
 from time import time
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 __all__ = ["async_attempts", "read_retry_after", "sync_attempts"]
 
 
-def async_attempts(max_attempts: int, clock: CallClock) -> AsyncRetrying:
+def async_attempts(max_attempts: int, clock: CallClock, pause: Callable[[float], Awaitable[None]]) -> AsyncRetrying:
     """The attempts of one call, for ``async for``."""
     from tenacity import AsyncRetrying  # at the first call, as httpx2 is: importing this package should cost little
 
-    return AsyncRetrying(**_rules(max_attempts, clock))
+    return AsyncRetrying(sleep=pause, **_rules(max_attempts, clock))
 
 
-def sync_attempts(max_attempts: int, clock: CallClock) -> Retrying:
+def sync_attempts(max_attempts: int, clock: CallClock, pause: Callable[[float], None]) -> Retrying:
     """The attempts of one call, for ``for``."""
     from tenacity import Retrying
 
-    return Retrying(**_rules(max_attempts, clock))
+    return Retrying(sleep=pause, **_rules(max_attempts, clock))
 
 
 def _rules(max_attempts: int, clock: CallClock) -> Mapping[str, Any]:

@@ -6,12 +6,12 @@ what is left of the clock that runs: the time to the next event, never beyond th
 
 from __future__ import annotations
 
-import socket
 import ssl
-from collections.abc import Iterable
-from contextlib import suppress
-from functools import cache
+import threading
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from ipaddress import ip_address
+from os import getpid
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -20,6 +20,7 @@ import httpcore2
 import httpx2
 
 from . import defaults
+from ._interrupt import duplicate, hang_up
 from .timeouts import running_clock
 
 __all__ = ["AsyncTransport", "Transport"]
@@ -45,24 +46,39 @@ def _sent() -> None:
     running_clock.get().expect("first_token")
 
 
+def _check_process(pid: int) -> None:
+    """A process that was forked takes no byte of a connection that its parent made, and does not end it."""
+    if getpid() != pid:
+        raise httpcore2.ReadError("the connection belongs to the process that forked this one")
+
+
 class _AsyncStream(httpcore2.AsyncNetworkStream):
     def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
         self._stream = stream
+        self._pid = getpid()
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        _check_process(self._pid)
         return await self._stream.read(max_bytes, _read_limit())
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        _check_process(self._pid)
         await self._stream.write(buffer, _write_limit())
         _sent()
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        if getpid() == self._pid:
+            hang_up(self.get_extra_info("socket"))  # a process that was forked may hold its descriptor
+            await self._stream.aclose()
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.AsyncNetworkStream:
-        return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, _connect_limit()))
+        try:
+            return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, _connect_limit()))
+        except BaseException:  # httpcore2 forgets the connection of a task that is cancelled while it shakes hands
+            await self.aclose()
+            raise
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
@@ -87,26 +103,70 @@ class _AsyncBackend(httpcore2.AsyncNetworkBackend):
 class _Stream(httpcore2.NetworkStream):
     def __init__(self, stream: httpcore2.NetworkStream) -> None:
         self._stream = stream
+        self._pid = getpid()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        _check_process(self._pid)
         return self._stream.read(max_bytes, _read_limit())
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        _check_process(self._pid)
+        running_clock.get().interrupt.arm(partial(hang_up, self.get_extra_info("socket")))
         self._stream.write(buffer, _write_limit())
         _sent()
 
     def close(self) -> None:
-        with suppress(OSError):  # not connected any more
-            self._stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)  # wakes a thread that is reading
-        self._stream.close()
+        if getpid() == self._pid:
+            hang_up(self.get_extra_info("socket"))  # wakes a thread that is reading
+            self._stream.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, _connect_limit()))
+        # A TLS socket takes the descriptor over before it shakes hands: only a duplicate can be hung up meanwhile.
+        with duplicate(self.get_extra_info("socket")) as twin:
+            running_clock.get().interrupt.arm(partial(hang_up, twin))
+            return _Stream(self._stream.start_tls(ssl_context, server_hostname, _connect_limit()))
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
+
+
+class _Connecting:
+    """A connection on its way, in a thread: neither a name's lookup nor a silent host can be interrupted otherwise.
+
+    One limit holds for all the addresses of a name, too. What comes after nobody waits any more is closed.
+    """
+
+    def __init__(self, connect: Callable[[], httpcore2.NetworkStream]) -> None:
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._stream: httpcore2.NetworkStream | None = None
+        self._failure: Exception | None = None
+
+    def wait(self, limit: float | None) -> httpcore2.NetworkStream:
+        running_clock.get().interrupt.arm(self._over.set)
+        threading.Thread(target=self._run, name="autoglm-connect", daemon=True).start()
+        self._over.wait(limit)
+        with self._lock:
+            self._over.set()
+            if self._stream is None:
+                raise self._failure or httpcore2.ConnectTimeout
+            return self._stream
+
+    def _run(self) -> None:
+        try:
+            stream = self._connect()
+        except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+            self._failure = error
+        else:
+            with self._lock:
+                if self._over.is_set():
+                    stream.close()
+                    return
+                self._stream = stream
+        self._over.set()
 
 
 class _Backend(httpcore2.NetworkBackend):
@@ -121,7 +181,9 @@ class _Backend(httpcore2.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
-        return _Stream(self._backend.connect_tcp(host, port, _connect_limit(), local_address, socket_options))
+        limit = _connect_limit()
+        connect = partial(self._backend.connect_tcp, host, port, limit, local_address, socket_options)
+        return _Stream(_Connecting(connect).wait(limit))
 
 
 class AsyncTransport(httpx2.AsyncHTTPTransport):

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
 from . import defaults
 from ._call import Call
 from ._checks import checked_options
-from ._concurrency import async_map, async_sleep
+from ._concurrency import async_map, async_pause
 from ._exchange import Configuration, read_shape
 from ._pool import AsyncPool
 from ._retry import async_attempts
@@ -203,7 +204,7 @@ class AsyncAutoGLM:
                 pass
             if progress is not None:
                 progress(clock.elapsed(), waiting_for)
-            await async_sleep(0.5)
+            await async_pause(clock, 0.5)
         raise clock.error()
 
     async def _is_well(self, clock: CallClock | None) -> bool:
@@ -224,7 +225,8 @@ class AsyncAutoGLM:
         return read_shape(shape, await self._read_route(self._configuration.request(method, url, body)))
 
     async def _read_route(self, call: Call) -> bytes:
-        async for attempt in async_attempts(self._configuration.max_attempts, call.clock):
+        pause = partial(async_pause, call.clock)
+        async for attempt in async_attempts(self._configuration.max_attempts, call.clock, pause):
             with attempt:
                 body = await self._read_once(call)
         return body

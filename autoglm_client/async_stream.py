@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
 from . import defaults
-from ._call import Call, Guard, Head
+from ._call import AsyncGuard, Call, Guard, Head
+from ._concurrency import async_pause
 from ._exchange import MAX_ERROR_BYTES, Configuration
 from ._pool import AsyncPool
 from ._retry import async_attempts
@@ -41,7 +43,8 @@ class AsyncReplyStream:
     async def __aenter__(self) -> Self:
         """Send the request and wait for the first event; until then a failure is retried."""
         try:
-            async for attempt in async_attempts(self._configuration.max_attempts, self._call.clock):
+            pause = partial(async_pause, self._call.clock)
+            async for attempt in async_attempts(self._configuration.max_attempts, self._call.clock, pause):
                 with attempt:
                     await self._start()
         except BaseException:  # a cancelled task, too, must not keep the connection
@@ -62,7 +65,11 @@ class AsyncReplyStream:
         return self
 
     async def __anext__(self) -> Event:
-        events = self._call.assembler.events
+        call = self._call
+        if call.clock.cancelled and not call.assembler.complete:
+            await self.close()
+            raise call.described(call.clock.error())
+        events = call.assembler.events
         while not events:
             if self._failure is not None:
                 raise self._failure
@@ -89,6 +96,14 @@ class AsyncReplyStream:
             pass
         return self.reply
 
+    def cancel(self) -> None:
+        """End the answer now, from any thread or task, also while it waits to be tried again.
+
+        Whoever reads it gets :class:`Cancelled`, whose ``partial`` is what had arrived; the connection is hung up, so
+        that the generation ends on the server. An answer that is complete already stays complete.
+        """
+        self._call.clock.cancel()
+
     async def close(self) -> None:
         """Release the connection; a generation that still runs ends on the server."""
         self._left = True
@@ -97,7 +112,8 @@ class AsyncReplyStream:
     def _check_complete(self) -> None:
         if not self._call.assembler.complete:
             state = "was closed before its end" if self._left else "is not complete yet: iterate to the end first"
-            raise self._failure or self._call.described(StreamInterrupted(f"the answer {state}; see also `partial`"))
+            clock, failure = self._call.clock, StreamInterrupted(f"the answer {state}; see also `partial`")
+            raise self._failure or self._call.described(clock.error() if clock.cancelled else failure)
 
     async def _start(self) -> None:
         self._failure = None
@@ -143,7 +159,7 @@ class AsyncAnswer:
         self._configuration = configuration
         self._pool = pool
         self._call = call
-        self.guard = Guard(call)
+        self.guard = AsyncGuard(call)
         self._response: httpx2.Response | None = None
 
     async def __aenter__(self) -> Self:
@@ -169,8 +185,10 @@ class AsyncAnswer:
         call = self._call
         with self.guard:
             call.begin_attempt()
+            self.guard.watch()
             try:
                 self._response = self.head = await self._send()
+                self.guard.watch(self._response)
             except (ImportError, OSError, TypeError, ValueError) as error:  # a proxy, a certificate, a header, a name
                 if isinstance(error, AutoGLMError):
                     raise
@@ -184,7 +202,7 @@ class AsyncAnswer:
             call.open(self.head)
 
     async def _send(self) -> httpx2.Response:
-        call, client = self._call, await self._pool.client()
+        call, client = self._call, await self._pool.client(self._call.clock)
         if client.is_closed:
             raise ConfigurationError("http_client is closed: it must stay open as long as it is used")
         request = client.build_request(
@@ -207,7 +225,8 @@ class AsyncAnswer:
     async def close(self) -> None:
         """Give the connection back, or close it when the body was not read to its end."""
         response, self._response = self._response, None
-        if response is not None:
+        if response is not None and not self._call.clock.interrupt.inherited:
+            self._call.clock.interrupt.disarm()
             with Guard(self._call):  # its own: another thread may be closing while one reads
                 await response.aclose()
                 with suppress(RuntimeError, ValueError):  # another thread or task is reading: it sees the end

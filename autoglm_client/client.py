@@ -6,13 +6,14 @@ Derived from ``async_client.py`` by ``scripts/derive_sync.py``: change that one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 
 from . import defaults
 from ._call import Call
 from ._checks import checked_options
-from ._concurrency import sync_map, sync_sleep
+from ._concurrency import sync_map, sync_pause
 from ._exchange import Configuration, read_shape
 from ._pool import Pool
 from ._retry import sync_attempts
@@ -199,7 +200,7 @@ class AutoGLM:
                 pass
             if progress is not None:
                 progress(clock.elapsed(), waiting_for)
-            sync_sleep(0.5)
+            sync_pause(clock, 0.5)
         raise clock.error()
 
     def _is_well(self, clock: CallClock | None) -> bool:
@@ -218,7 +219,8 @@ class AutoGLM:
         return read_shape(shape, self._read_route(self._configuration.request(method, url, body)))
 
     def _read_route(self, call: Call) -> bytes:
-        for attempt in sync_attempts(self._configuration.max_attempts, call.clock):
+        pause = partial(sync_pause, call.clock)
+        for attempt in sync_attempts(self._configuration.max_attempts, call.clock, pause):
             with attempt:
                 body = self._read_once(call)
         return body

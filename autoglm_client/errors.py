@@ -7,6 +7,7 @@
     ├── ConnectionFailed              the server was not reached, or the connection broke
     │   ├── RequestTimedOut           one of the clocks ran out (``clock`` says which)
     │   └── DeadlineExceeded          the total time of the call ran out
+    ├── Cancelled                     the call was ended from outside: `cancel()`, or the client was closed
     ├── StatusError                   the server answered, and said no
     │   ├── BadRequest                400, 413, 422: the request is wrong
     │   │   └── ContextOverflow       the prompt is longer than the model's context
@@ -38,6 +39,7 @@ __all__ = [
     "AuthenticationFailed",
     "AutoGLMError",
     "BadRequest",
+    "Cancelled",
     "ConfigurationError",
     "ConnectionFailed",
     "ContentFiltered",
@@ -118,6 +120,15 @@ class DeadlineExceeded(ConnectionFailed):
 
     category = "deadline"
     retryable = False
+
+
+class Cancelled(AutoGLMError):
+    """The call was ended from outside: ``stream.cancel()``, or the client was closed while it ran.
+
+    ``partial`` holds what had arrived. Not retryable, because somebody wanted this end.
+    """
+
+    category = "cancelled"
 
 
 class StatusError(AutoGLMError):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields, replace
 from time import monotonic
 
 from . import defaults
-from .errors import AutoGLMError, Clock, ConfigurationError, DeadlineExceeded, RequestTimedOut
+from ._interrupt import Interrupt
+from .errors import AutoGLMError, Cancelled, Clock, ConfigurationError, DeadlineExceeded, RequestTimedOut
 
 __all__ = ["CallClock", "Timeouts"]
 
@@ -56,13 +57,24 @@ class Timeouts:
 class CallClock:
     """The running clocks of one call: how long the next step may take, and what it means when that is over."""
 
-    def __init__(self, timeouts: Timeouts, deadline: float | None = None) -> None:
+    def __init__(
+        self, timeouts: Timeouts, deadline: float | None = None, *, interrupt: Interrupt | None = None
+    ) -> None:
         self.timeouts = timeouts
+        self.interrupt = interrupt or Interrupt()
+        self.cancelled: str | None = None
+        """Why the call was ended from outside, if it was."""
         self.started = monotonic()
         ends = [end for end in (deadline, timeouts.total and self.started + timeouts.total) if end is not None]
         self.deadline = min(ends) if ends else None
         self._waiting_for: Clock = "first_token"
         self._until: float | None = None
+
+    def cancel(self, reason: str = "the call was cancelled") -> None:
+        """End the call now, from any thread: its time is over, and what it waits for is woken."""
+        self.cancelled = self.cancelled or reason
+        self.deadline = self.started
+        self.interrupt.fire()
 
     def elapsed(self) -> float:
         """Seconds since the call began."""
@@ -115,6 +127,8 @@ class CallClock:
 
     def error(self, clock: Clock | None = None) -> AutoGLMError:
         """Say which clock ran out."""
+        if self.cancelled:
+            return Cancelled(self.cancelled)
         left = self.remaining()
         if left is not None and left <= 0:
             return DeadlineExceeded(f"the total time for the call ran out after {self.elapsed():.1f} s: raise timeout=")
