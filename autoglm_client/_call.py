@@ -59,7 +59,7 @@ class Call:
     def begin_attempt(self) -> None:
         """Forget what an earlier attempt left behind; raises when there is no time for another."""
         if not self.clock.begin():
-            raise self.clock.error()
+            raise self.clock.error("total")
         self.attempts += 1
         self._received = 0
         self.assembler = self.new_assembler()
@@ -237,6 +237,7 @@ def translate(error: Exception, call: Call) -> AutoGLMError | None:
     if call.assembler.started:
         return StreamInterrupted(f"the connection broke before the answer was complete: {_words(error)}")
     if "ConnectError" in names:
+        call.clock.link = "unreached"
         return ConnectionFailed(
             f"cannot connect to {call.url}: {_words(error)}: is the server running, is base_url right?"
         )

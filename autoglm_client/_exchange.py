@@ -11,7 +11,7 @@ from . import defaults
 from ._assembler import Assembler
 from ._call import Call, Head
 from ._checks import checked_count, checked_headers, checked_key, checked_options, checked_url, encoded
-from ._retry import read_retry_after
+from ._retry import Policy, budget_of, read_retry_after
 from ._secret import Secret
 from ._status import status_error
 from .errors import ConfigurationError, InvalidReply, StatusError
@@ -48,6 +48,7 @@ class Configuration:
         self.model = model or _from_environment(environment, "MODEL") or self.endpoint.model
         self.timeouts = Timeouts.of(timeout)
         self.max_attempts = checked_count("max_attempts", max_attempts)
+        self.budget = budget_of(self.base_url)
         self.max_event_bytes = checked_count("max_event_bytes", max_event_bytes)
         self.options = checked_options({} if options is None else options)
         key = _from_environment(environment, "API_KEY") if api_key is None else api_key  # "" sends none
@@ -82,6 +83,10 @@ class Configuration:
             secret=self._key,
             new_assembler=new_assembler,
         )
+
+    def policy(self, call: Call) -> Policy:
+        """When this call is made again."""
+        return Policy(self.max_attempts, call.clock, self.budget)
 
     def clock(self, seconds: float) -> CallClock:
         """Clocks for something that takes several calls."""

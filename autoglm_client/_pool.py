@@ -136,15 +136,14 @@ class Pool:
 @cache
 def _pools() -> WeakSet[AsyncPool | Pool]:
     """All that there are; from the first on, a process that is forked begins them anew."""
-    pools: WeakSet[AsyncPool | Pool] = WeakSet()
+    if hasattr(os, "register_at_fork"):  # where there is no fork, there is no such function either
+        os.register_at_fork(after_in_child=_forget_all)
+    return WeakSet()
 
-    def forget_all() -> None:
-        for pool in pools:
-            pool.forget()
 
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=forget_all)
-    return pools
+def _forget_all() -> None:
+    for pool in _pools():
+        pool.forget()
 
 
 def _of_this_process(own: Own, pid: int) -> Own:

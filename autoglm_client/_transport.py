@@ -21,7 +21,7 @@ import httpx2
 
 from . import defaults
 from ._interrupt import duplicate, hang_up
-from .timeouts import running_clock
+from .timeouts import Link, running_clock
 
 __all__ = ["AsyncTransport", "Transport"]
 
@@ -38,8 +38,10 @@ def _write_limit() -> float | None:
     return clock.within(clock.timeouts.send)
 
 
-def _read_limit() -> float | None:
-    return running_clock.get().for_next_event()
+def _is_refused(info: str) -> bool:
+    """The pool asks whether a connection that it kept was hung up: so it is told, where only a fresh one will do."""
+    clock = running_clock.get(None)
+    return info == "is_readable" and clock is not None and clock.fresh_only
 
 
 def _sent() -> None:
@@ -56,13 +58,20 @@ class _AsyncStream(httpcore2.AsyncNetworkStream):
     def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
         self._stream = stream
         self._pid = getpid()
+        self._link: Link = "fresh"
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         _check_process(self._pid)
-        return await self._stream.read(max_bytes, _read_limit())
+        clock = running_clock.get()
+        data = await self._stream.read(max_bytes, clock.for_next_event())
+        if data:  # an end is no answer
+            clock.link = "heard"
+            self._link = "reused"
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         _check_process(self._pid)
+        running_clock.get().takes(self._link)
         await self._stream.write(buffer, _write_limit())
         _sent()
 
@@ -81,7 +90,7 @@ class _AsyncStream(httpcore2.AsyncNetworkStream):
             raise
 
     def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+        return _is_refused(info) or self._stream.get_extra_info(info)
 
 
 class _AsyncBackend(httpcore2.AsyncNetworkBackend):
@@ -104,14 +113,21 @@ class _Stream(httpcore2.NetworkStream):
     def __init__(self, stream: httpcore2.NetworkStream) -> None:
         self._stream = stream
         self._pid = getpid()
+        self._link: Link = "fresh"
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         _check_process(self._pid)
-        return self._stream.read(max_bytes, _read_limit())
+        clock = running_clock.get()
+        data = self._stream.read(max_bytes, clock.for_next_event())
+        if data:  # an end is no answer
+            clock.link = "heard"
+            self._link = "reused"
+        return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         _check_process(self._pid)
         running_clock.get().interrupt.arm(partial(hang_up, self.get_extra_info("socket")))
+        running_clock.get().takes(self._link)
         self._stream.write(buffer, _write_limit())
         _sent()
 
@@ -129,7 +145,7 @@ class _Stream(httpcore2.NetworkStream):
             return _Stream(self._stream.start_tls(ssl_context, server_hostname, _connect_limit()))
 
     def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+        return _is_refused(info) or self._stream.get_extra_info(info)
 
 
 class _Connecting:

@@ -16,15 +16,23 @@ from ._call import Call, Guard, Head
 from ._concurrency import sync_pause
 from ._exchange import MAX_ERROR_BYTES, Configuration
 from ._pool import Pool
-from ._retry import sync_attempts
-from .errors import AutoGLMError, ConfigurationError, StreamInterrupted
+from ._retry import Policy, sync_attempts
+from .errors import (
+    AutoGLMError,
+    ConfigurationError,
+    ConnectionFailed,
+    NotFound,
+    ServerFailed,
+    StreamInterrupted,
+)
 from .events import Event
 from .reply import Reply
+from .timeouts import CallClock
 
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Answer", "ReplyStream"]
+__all__ = ["Answer", "ReplyStream", "sync_is_well", "sync_read"]
 
 
 class ReplyStream:
@@ -32,6 +40,7 @@ class ReplyStream:
 
     def __init__(self, configuration: Configuration, pool: Pool, call: Call) -> None:
         self._configuration = configuration
+        self._pool = pool
         self._call = call
         self._answer = Answer(configuration, pool, call)
         self._failure: AutoGLMError | None = None
@@ -43,8 +52,8 @@ class ReplyStream:
     def __enter__(self) -> Self:
         """Send the request and wait for the first event; until then a failure is retried."""
         try:
-            pause = partial(sync_pause, self._call.clock)
-            for attempt in sync_attempts(self._configuration.max_attempts, self._call.clock, pause):
+            policy = self._configuration.policy(self._call)
+            for attempt in sync_attempts(policy, partial(self._pause, policy)):
                 with attempt:
                     self._start()
         except BaseException:  # a cancelled task, too, must not keep the connection
@@ -115,6 +124,15 @@ class ReplyStream:
             clock, failure = self._call.clock, StreamInterrupted(f"the answer {state}; see also `partial`")
             raise self._failure or self._call.described(clock.error() if clock.cancelled else failure)
 
+    def _pause(self, policy: Policy, seconds: float) -> None:
+        """Wait before the next attempt; for an engine that has died, until another one runs."""
+        clock = self._call.clock
+        sync_pause(clock, seconds)
+        while policy.awaits_engine and not sync_is_well(self._configuration, self._pool, clock.short()):
+            sync_pause(clock, defaults.ENGINE_POLL_SECONDS)
+            if policy.error is not None and not clock.begin():
+                raise clock.error() if clock.cancelled else policy.error
+
     def _start(self) -> None:
         self._failure = None
         if self._left:
@@ -144,6 +162,7 @@ class ReplyStream:
             more = False
             if not call.assembler.complete:  # once complete, nothing that follows can spoil the answer
                 error.retryable = error.retryable and not self._left
+                self._configuration.budget.hear(error)
                 self._failure = error
         if not more:
             answer.close()
@@ -241,3 +260,26 @@ class Answer:
             self.close()
         with self.guard:
             raise self._configuration.failure(self.head, body)
+
+
+def sync_read(configuration: Configuration, pool: Pool, call: Call, policy: Policy) -> bytes:
+    """The whole answer of a route that has no stream."""
+    for attempt in sync_attempts(policy, partial(sync_pause, call.clock)):
+        with attempt, Answer(configuration, pool, call) as answer:
+            body = answer.read_all()
+    return body
+
+
+def sync_is_well(configuration: Configuration, pool: Pool, clock: CallClock | None) -> bool:
+    """Ask once whether the server says that it is well; raises what waiting cannot mend."""
+    for url in configuration.health_urls():
+        call = configuration.request("GET", url, clock=clock)
+        try:
+            sync_read(configuration, pool, call, Policy(1, call.clock))
+        except NotFound:
+            continue
+        except (ConnectionFailed, ServerFailed):
+            return False
+        else:
+            return True
+    return False

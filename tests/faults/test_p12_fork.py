@@ -196,6 +196,20 @@ async def test_p12_an_async_client_of_ones_own_is_refused_after_a_fork(monkeypat
                 await glm.chat("x")
 
 
+def test_p12_every_pool_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    never, asked = AutoGLM("http://127.0.0.1:9/v1"), AsyncAutoGLM("http://127.0.0.1:9/v1")
+    pools = {never._pool, asked._pool}
+    monkeypatch.setattr(_pool, "_pools", lambda: pools)
+    inherited = len(_pool._inherited)
+    _pool._forget_all()
+    assert len(_pool._inherited) == inherited + len(pools)
+
+
+def test_p12_a_system_that_cannot_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.register_at_fork")
+    assert len(_pool._pools.__wrapped__()) == 0
+
+
 def test_p12_what_was_inherited_is_kept_and_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     """The steps of a child, in this process: it believes to be another one."""
     script: list[Step] = [answer("first"), next_request, HEAD, delta("a"), 1.5, delta("b"), finish()]
