@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from os import urandom
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakMethod
@@ -50,6 +51,7 @@ class Call:
     clock: CallClock
     assembler: Assembler = field(default_factory=Assembler)
     new_assembler: Callable[[], Assembler] = Assembler
+    id: str = field(default_factory=lambda: urandom(12).hex())
     attempts: int = 0
     first_token: float | None = None
     _received: int = 0
@@ -64,6 +66,10 @@ class Call:
         self._received = 0
         self.assembler = self.new_assembler()
         self.first_token = None
+
+    def headers_to_send(self) -> dict[str, str]:
+        """A name for the attempt, which vLLM takes for its own, and one for the call, for gateways."""
+        return {"x-request-id": f"{self.id}-{self.attempts}", "idempotency-key": self.id, **self.headers}
 
     def time_limits(self) -> tuple[float | None, float | None, float | None, float | None]:
         """Connect, read, write and pool timeouts, as httpx2 and httpx take them; our own transports are stricter."""

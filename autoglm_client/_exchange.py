@@ -10,7 +10,16 @@ from typing import Any, TypeVar
 from . import defaults
 from ._assembler import Assembler
 from ._call import Call, Head
-from ._checks import checked_count, checked_headers, checked_key, checked_options, checked_url, encoded
+from ._checks import (
+    checked_count,
+    checked_headers,
+    checked_key,
+    checked_options,
+    checked_url,
+    encoded,
+    warn_of_clear_text,
+)
+from ._redirect import redirection
 from ._retry import Policy, budget_of, read_retry_after
 from ._secret import Secret
 from ._status import status_error
@@ -54,6 +63,7 @@ class Configuration:
         key = _from_environment(environment, "API_KEY") if api_key is None else api_key  # "" sends none
         self._key = Secret(checked_key(key or ""))
         self._headers = checked_headers({} if headers is None else headers)
+        warn_of_clear_text(self.base_url, self._key.value)
 
     @property
     def root(self) -> str:
@@ -164,7 +174,7 @@ class Configuration:
             decoded = text
         return status_error(
             head.status_code,
-            decoded,
+            decoded if head.status_code >= 400 else redirection(head.headers.get("location")),
             text=text,
             request_id=head.headers.get("x-request-id"),
             retry_after=read_retry_after(head.headers.get("retry-after")),

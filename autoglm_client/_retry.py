@@ -88,6 +88,7 @@ class Policy:
         self._free = self._clock.fresh_only = False
         if error is None:
             self._budget.succeeded()
+            self.error = None
         if not isinstance(error, AutoGLMError):
             return False
         self.error = error

@@ -6,11 +6,11 @@ what is left of the clock that runs: the time to the next event, never beyond th
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterable
 from functools import cache, partial
-from ipaddress import ip_address
 from os import getpid
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,12 +20,27 @@ import httpcore2
 import httpx2
 
 from . import defaults
+from ._checks import is_private
 from ._interrupt import duplicate, hang_up
 from .timeouts import Link, running_clock
 
 __all__ = ["AsyncTransport", "Transport"]
 
 _LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=defaults.KEEPALIVE_SECONDS)
+
+
+_KEEPALIVE = tuple(
+    (level, getattr(socket, name), value)
+    for level, name, value in (
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 30),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 60_000),
+    )
+    if hasattr(socket, name)
+)
+"""So the socket itself notices in a minute that a router has forgotten the connection, or a machine lost its power."""
 
 
 def _connect_limit() -> float | None:
@@ -106,7 +121,7 @@ class _AsyncBackend(httpcore2.AsyncNetworkBackend):
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         limit = _connect_limit()
-        return _AsyncStream(await self._backend.connect_tcp(host, port, limit, local_address, socket_options))
+        return _AsyncStream(await self._backend.connect_tcp(host, port, limit, local_address, _KEEPALIVE))
 
 
 class _Stream(httpcore2.NetworkStream):
@@ -198,7 +213,7 @@ class _Backend(httpcore2.NetworkBackend):
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
         limit = _connect_limit()
-        connect = partial(self._backend.connect_tcp, host, port, limit, local_address, socket_options)
+        connect = partial(self._backend.connect_tcp, host, port, limit, local_address, _KEEPALIVE)
         return _Stream(_Connecting(connect).wait(limit))
 
 
@@ -234,15 +249,7 @@ def _proxy_for(base_url: str) -> str | None:
     """The environment's proxy, but never for this machine or a private network: it would get key and screenshots."""
     parts = urlsplit(base_url)
     host = parts.hostname or ""
-    if _is_private(host) or proxy_bypass(host):
+    if is_private(host) or proxy_bypass(host):
         return None
     proxies = getproxies()
     return proxies.get(parts.scheme) or proxies.get("all")
-
-
-def _is_private(host: str) -> bool:
-    host = host.rstrip(".")
-    try:
-        return not ip_address(host).is_global
-    except ValueError:
-        return "." not in host or host.endswith((".localhost", ".local", ".internal"))

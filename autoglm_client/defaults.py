@@ -27,6 +27,7 @@ KEEPALIVE_SECONDS: Final = 3.0
 """Below the 5 s after which vLLM closes an idle connection, so that none is reused while it is being closed."""
 
 MAX_ATTEMPTS: Final = 3
+MAX_REDIRECTS: Final = 3
 MIN_ATTEMPT_SECONDS: Final = 0.05
 """With less time left than this, no attempt is started."""
 

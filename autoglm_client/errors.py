@@ -12,6 +12,7 @@
     │   ├── BadRequest                400, 413, 422: the request is wrong
     │   │   └── ContextOverflow       the prompt is longer than the model's context
     │   ├── AuthenticationFailed      401, 403: the key is missing or wrong
+    │   ├── Redirected                3xx: the server sends elsewhere, and nothing is sent there
     │   ├── NotFound                  404: no such model or route
     │   ├── RateLimited               429: too many requests, or no balance
     │   ├── ServerFailed              5xx: the server is at fault
@@ -46,10 +47,12 @@ __all__ = [
     "ContextOverflow",
     "DeadlineExceeded",
     "EventTooLarge",
+    "InsecureConnection",
     "InvalidReply",
     "MediaError",
     "NotFound",
     "RateLimited",
+    "Redirected",
     "RequestTimedOut",
     "ServerDied",
     "ServerFailed",
@@ -71,6 +74,10 @@ ActionErrorCode = Literal[
     "repetition",
     "content_filtered",
 ]
+
+
+class InsecureConnection(UserWarning):
+    """An API key and screenshots travel over a network in clear."""
 
 
 class AutoGLMError(Exception):
@@ -175,6 +182,12 @@ class NotFound(StatusError):
     """There is no such model, or no such route under the base URL (404)."""
 
     category = "not_found"
+
+
+class Redirected(StatusError):
+    """The server sends elsewhere (3xx); key and screenshots do not go there: give that address as ``base_url``."""
+
+    category = "redirect"
 
 
 class RateLimited(StatusError):

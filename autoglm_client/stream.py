@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
 from . import defaults
-from ._call import Call, Guard, Head
+from ._call import Call, Guard
 from ._concurrency import sync_pause
 from ._exchange import MAX_ERROR_BYTES, Configuration
 from ._pool import Pool
+from ._redirect import followed
 from ._retry import Policy, sync_attempts
 from .errors import (
     AutoGLMError,
@@ -53,7 +54,8 @@ class ReplyStream:
         """Send the request and wait for the first event; until then a failure is retried."""
         try:
             policy = self._configuration.policy(self._call)
-            for attempt in sync_attempts(policy, partial(self._pause, policy)):
+            pause = partial(_pause, self._configuration, self._pool, policy, self._call.clock)
+            for attempt in sync_attempts(policy, pause):
                 with attempt:
                     self._start()
         except BaseException:  # a cancelled task, too, must not keep the connection
@@ -124,15 +126,6 @@ class ReplyStream:
             clock, failure = self._call.clock, StreamInterrupted(f"the answer {state}; see also `partial`")
             raise self._failure or self._call.described(clock.error() if clock.cancelled else failure)
 
-    def _pause(self, policy: Policy, seconds: float) -> None:
-        """Wait before the next attempt; for an engine that has died, until another one runs."""
-        clock = self._call.clock
-        sync_pause(clock, seconds)
-        while policy.awaits_engine and not sync_is_well(self._configuration, self._pool, clock.short()):
-            sync_pause(clock, defaults.ENGINE_POLL_SECONDS)
-            if policy.error is not None and not clock.begin():
-                raise clock.error() if clock.cancelled else policy.error
-
     def _start(self) -> None:
         self._failure = None
         if self._left:
@@ -171,7 +164,7 @@ class ReplyStream:
 class Answer:
     """What the server sends back for one attempt of a call."""
 
-    head: Head
+    head: httpx2.Response
     chunks: Generator[bytes, None, None]
 
     def __init__(self, configuration: Configuration, pool: Pool, call: Call) -> None:
@@ -204,28 +197,38 @@ class Answer:
         call = self._call
         with self.guard:
             call.begin_attempt()
-            self.guard.watch()
             try:
-                self._response = self.head = self._send()
-                self.guard.watch(self._response)
+                self._follow()
             except (ImportError, OSError, TypeError, ValueError) as error:  # a proxy, a certificate, a header, a name
                 if isinstance(error, AutoGLMError):
                     raise
                 raise ConfigurationError(f"the request to {call.url} cannot be made: {error}") from error
-            # What aiter_raw() reads, without its bookkeeping (1 us of 18 for a chunk); httpx2 makes it a generator.
-            stream = cast("httpx2.SyncByteStream", self._response.stream)
-            self.chunks = cast("Generator[bytes, None, None]", stream.__iter__())
         if self.head.status_code != 200:
             self._refuse()
         with self.guard:
             call.open(self.head)
 
-    def _send(self) -> httpx2.Response:
+    def _follow(self) -> None:
+        """Send the request, and again where the same server sends it on to, with the same method and body."""
+        url: str | None = self._call.url
+        for _ in range(1 + defaults.MAX_REDIRECTS):
+            if url is None:
+                return
+            self.close()
+            self.guard.watch()
+            self._response = self.head = self._send(url)
+            # What aiter_raw() reads, without its bookkeeping (1 us of 18 for a chunk); httpx2 makes it a generator.
+            stream = cast("httpx2.SyncByteStream", self.head.stream)
+            self.chunks = cast("Generator[bytes, None, None]", stream.__iter__())
+            self.guard.watch(self._response)
+            url = followed(url, self.head.status_code, self.head.headers.get("location"))
+
+    def _send(self, url: str) -> httpx2.Response:
         call, client = self._call, self._pool.client(self._call.clock)
         if client.is_closed:
             raise ConfigurationError("http_client is closed: it must stay open as long as it is used")
         request = client.build_request(
-            call.method, call.url, headers=call.headers, content=call.content, timeout=call.time_limits()
+            call.method, url, headers=call.headers_to_send(), content=call.content, timeout=call.time_limits()
         )
         return client.send(request, stream=True, follow_redirects=False)
 
@@ -262,12 +265,29 @@ class Answer:
             raise self._configuration.failure(self.head, body)
 
 
+def _pause(configuration: Configuration, pool: Pool, policy: Policy, clock: CallClock, seconds: float) -> None:
+    """Wait before the next attempt; for an engine that has died, until another one runs.
+
+    A function, since tenacity's driver is a circle: it must not hold the stream.
+    """
+    sync_pause(clock, seconds)
+    while policy.awaits_engine and not sync_is_well(configuration, pool, clock.short()):
+        sync_pause(clock, defaults.ENGINE_POLL_SECONDS)
+        if not clock.begin():
+            raise policy.error if policy.error and not clock.cancelled else clock.error()
+
+
 def sync_read(configuration: Configuration, pool: Pool, call: Call, policy: Policy) -> bytes:
     """The whole answer of a route that has no stream."""
     for attempt in sync_attempts(policy, partial(sync_pause, call.clock)):
-        with attempt, Answer(configuration, pool, call) as answer:
-            body = answer.read_all()
+        with attempt:
+            body = _read_once(configuration, pool, call)
     return body
+
+
+def _read_once(configuration: Configuration, pool: Pool, call: Call) -> bytes:
+    with Answer(configuration, pool, call) as answer:
+        return answer.read_all()
 
 
 def sync_is_well(configuration: Configuration, pool: Pool, clock: CallClock | None) -> bool:

@@ -18,6 +18,7 @@ from autoglm_client import (
     ConnectionFailed,
     DeadlineExceeded,
     RateLimited,
+    Reply,
     RequestTimedOut,
     ServerDied,
     ServerFailed,
@@ -236,6 +237,26 @@ def test_p15_it_is_free_once(make_client: ClientFactory) -> None:
         with pytest.raises(ConnectionFailed) as caught:
             glm.chat("x")
         assert caught.value.attempts == 2
+
+
+def test_p15_free_once_even_if_the_next_one_is_stale_too() -> None:
+    clock = CallClock(Timeouts())
+    policy = Policy(1, clock, Budget())
+    gives_up = []
+    for attempt in (1, 2):
+        clock.link = "reused"
+        assert policy.again(ConnectionFailed("stale"))
+        gives_up.append(policy.gives_up(attempt, 0))
+    assert gives_up == [False, True]
+
+
+def test_p07_what_was_delivered_is_not_asked_for_again() -> None:
+    for link in ("reused", "heard"):
+        clock = CallClock(Timeouts())
+        clock.link = link  # type: ignore[assignment]
+        error = ConnectionFailed("cut")
+        error.partial = Reply(choices=())
+        assert not Policy(3, clock, Budget()).again(error)
 
 
 def test_p15_not_after_the_first_byte_and_not_when_late(make_client: ClientFactory) -> None:

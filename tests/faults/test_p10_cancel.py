@@ -18,7 +18,7 @@ import pytest
 from autoglm_client import AsyncAutoGLM, AutoGLM, AutoGLMError, Cancelled, Reply, Timeouts
 
 from ..conftest import ClientFactory
-from ..raw_server import DONE, HEAD, Step, deaf_server, delta, finish, plain, raw_server
+from ..raw_server import DONE, HEAD, Step, deaf_server, delta, finish, kept, next_request, plain, raw_server
 
 AT_ONCE = 3.0  # seconds: what is waited for would take 20; a busy machine takes its time to wake a thread
 BUSY = plain(b"", "503 Service Unavailable", "Retry-After: 20")
@@ -117,17 +117,14 @@ def test_p10_a_complete_answer_stays_complete(make_client: ClientFactory) -> Non
 
 
 def test_p10_a_cancelled_call_leaves_the_next_one_alone(make_client: ClientFactory) -> None:
-    def keep_alive(body: bytes) -> bytes:
-        return plain(body).replace(b"Connection: close", b"Connection: keep-alive")
-
-    body = ANSWER.partition(b"\r\n\r\n")[2]
-    with raw_server([keep_alive(body), 0.2, keep_alive(body), 20.0]) as server:
+    with raw_server([kept(ANSWER), next_request, HEAD, delta("a"), 0.3, delta("b"), finish()]) as server:
         glm = make_client(server.url)
         with glm.stream("x") as first:
             first.finish()
         with glm.stream("x") as second:
             first.cancel()  # its connection is the other's by now
-            assert second.finish().text == "hello"
+            assert second.finish().text == "ab"
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("library", [httpx, httpx2], ids=lambda library: library.__name__)
@@ -305,9 +302,11 @@ async def test_p10_an_abandoned_async_stream_needs_no_collector() -> None:
             stream = await glm.stream("x").__aenter__()
             async for _ in stream:
                 break
-            gone = weakref.ref(stream)
+            gone, guard, clock = weakref.ref(stream), weakref.ref(stream._answer.guard), stream._call.clock
             del stream
             assert gone() is None
+            assert guard() is None
+            clock.cancel()  # of a stream that is no more
             assert await asyncio.to_thread(server.hung_up.wait, AT_ONCE)
 
 
