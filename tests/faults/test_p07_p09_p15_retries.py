@@ -253,7 +253,7 @@ def test_p15_free_once_even_if_the_next_one_is_stale_too() -> None:
 def test_p07_what_was_delivered_is_not_asked_for_again() -> None:
     for link in ("reused", "heard"):
         clock = CallClock(Timeouts())
-        clock.link = link  # type: ignore[assignment]
+        clock.link = link
         error = ConnectionFailed("cut")
         error.partial = Reply(choices=())
         assert not Policy(3, clock, Budget()).again(error)
@@ -337,3 +337,14 @@ def test_p02_the_connection_of_a_finished_stream_is_kept(make_client: ClientFact
             with glm.stream("x") as stream:
                 assert stream.finish().text == "hello"
         assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("tail", [b"", DONE, b": ping\n\n"], ids=["nothing", "done", "ping"])
+def test_p02_half_a_second_after_the_end_and_no_more(make_client: ClientFactory, tail: bytes) -> None:
+    pings: list[Step] = [0.1, b": ping\n\n"]
+    with raw_server([HEAD, delta("a"), finish(), tail, *pings * 200]) as server:
+        started = time.monotonic()
+        with make_client(server.url).stream("x") as stream:
+            assert stream.finish().text == "a"
+        assert time.monotonic() - started < 2
+        assert server.hung_up.wait(SOON)
