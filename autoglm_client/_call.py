@@ -204,6 +204,8 @@ class AsyncGuard(Guard):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         task, self._task = self._task, None
+        if error is None and not self._pulled:  # for every piece of a stream
+            return
         if self._pulled and task is not None:
             self._pulled = False
             ours_alone = task.uncancel() <= self._cancelling  # or else somebody wants the task itself to end

@@ -76,7 +76,8 @@ class _AsyncStream(httpcore2.AsyncNetworkStream):
         self._link: Link = "fresh"
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        _check_process(self._pid)
+        if getpid() != self._pid:  # not the function: this runs for every piece of a stream
+            _check_process(self._pid)
         clock = running_clock.get()
         data = await self._stream.read(max_bytes, clock.for_next_event())
         if data:  # an end is no answer
@@ -131,7 +132,8 @@ class _Stream(httpcore2.NetworkStream):
         self._link: Link = "fresh"
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        _check_process(self._pid)
+        if getpid() != self._pid:  # not the function: this runs for every piece of a stream
+            _check_process(self._pid)
         clock = running_clock.get()
         data = self._stream.read(max_bytes, clock.for_next_event())
         if data:  # an end is no answer
