@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from os import urandom
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakMethod
 
 from . import defaults
 from ._assembler import Assembler
+from ._interrupt import hang_up
 from ._secret import Secret
-from .errors import AutoGLMError, ConfigurationError, ConnectionFailed, InvalidReply, StreamInterrupted
+from .errors import AutoGLMError, Cancelled, ConfigurationError, ConnectionFailed, InvalidReply, StreamInterrupted
 from .reply import Reply, Timing
 from .timeouts import CallClock, running_clock
 
 _COMPRESSIONS = {"gzip", "deflate", "br", "zstd", "compress", "x-gzip"}
 
-__all__ = ["Call", "Guard", "Head", "translate"]
+if TYPE_CHECKING:
+    from asyncio import Task
+
+__all__ = ["AsyncGuard", "Call", "Guard", "Head", "translate"]
 
 
 class Head(Protocol):
@@ -43,6 +51,7 @@ class Call:
     clock: CallClock
     assembler: Assembler = field(default_factory=Assembler)
     new_assembler: Callable[[], Assembler] = Assembler
+    id: str = field(default_factory=lambda: urandom(12).hex())
     attempts: int = 0
     first_token: float | None = None
     _received: int = 0
@@ -52,11 +61,15 @@ class Call:
     def begin_attempt(self) -> None:
         """Forget what an earlier attempt left behind; raises when there is no time for another."""
         if not self.clock.begin():
-            raise self.clock.error()
+            raise self.clock.error("total")
         self.attempts += 1
         self._received = 0
         self.assembler = self.new_assembler()
         self.first_token = None
+
+    def headers_to_send(self) -> dict[str, str]:
+        """A name for the attempt, which vLLM takes for its own, and one for the call, for gateways."""
+        return {"x-request-id": f"{self.id}-{self.attempts}", "idempotency-key": self.id, **self.headers}
 
     def time_limits(self) -> tuple[float | None, float | None, float | None, float | None]:
         """Connect, read, write and pool timeouts, as httpx2 and httpx take them; our own transports are stricter."""
@@ -137,6 +150,11 @@ class Guard:
     def __enter__(self) -> None:
         running_clock.set(self._call.clock)
 
+    def watch(self, answer: Any = None) -> None:
+        """From now on, cancelling the call hangs up the connection of this answer; before it, our transport knows."""
+        if answer is not None:
+            self._call.clock.interrupt.arm(partial(_hang_up_on, answer))
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -147,11 +165,74 @@ class Guard:
                 raise ours from (None if echoes else error)
 
 
+class AsyncGuard(Guard):
+    """The border in a task: cancelling the call cancels what the task awaits in it, and nothing outside it."""
+
+    __slots__ = ("__weakref__", "_answer", "_cancelling", "_current_task", "_pulled", "_task")
+
+    def __init__(self, call: Call) -> None:
+        from asyncio import current_task
+
+        super().__init__(call)
+        self._current_task = current_task
+        self._answer: Any = None
+        self._task: Task[Any] | None = None
+        self._pulled = False
+        self._cancelling = 0
+
+    def __enter__(self) -> None:
+        self._task = self._current_task()
+        running_clock.set(self._call.clock)
+
+    def watch(self, answer: Any = None) -> None:
+        """From now on, cancelling the call wakes the task that waits for this answer, or hangs up where none does."""
+        from asyncio import get_running_loop
+
+        self._answer = answer
+        pull = WeakMethod(self._pull)  # the call knows its interrupt: a circle would keep an abandoned stream alive
+        self._call.clock.interrupt.arm(partial(_call_in, get_running_loop(), pull))
+
+    def _pull(self) -> None:
+        if self._task is not None:
+            self._pulled = True
+            self._cancelling = self._task.cancelling()
+            self._task.cancel()
+        elif self._answer is not None:
+            _hang_up_on(self._answer)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task, self._task = self._task, None
+        if error is None and not self._pulled:  # for every piece of a stream
+            return
+        if self._pulled and task is not None:
+            self._pulled = False
+            ours_alone = task.uncancel() <= self._cancelling  # or else somebody wants the task itself to end
+            if ours_alone and kind is not None and kind.__name__ == "CancelledError":
+                raise self._call.described(self._call.clock.error()) from None
+        super().__exit__(kind, error, trace)
+
+
+def _hang_up_on(answer: Any) -> None:
+    stream = answer.extensions.get("network_stream")
+    if stream is not None and (connection := stream.get_extra_info("socket")) is not None:
+        hang_up(connection)  # a client of the user may have none
+
+
+def _call_in(loop: Any, weak: WeakMethod[Callable[[], None]]) -> None:
+    if (wake := weak()) is not None:
+        with suppress(RuntimeError):  # the loop has ended, and with it whatever waited
+            loop.call_soon_threadsafe(wake)
+
+
 def translate(error: Exception, call: Call) -> AutoGLMError | None:
     """One of our errors for a foreign one of httpx2 or httpx, ``None`` for anything else.
 
     By name, because the two libraries have the same exceptions, and httpx need not be installed.
     """
+    if call.clock.cancelled and not isinstance(error, Cancelled):
+        return call.clock.error()  # whatever happened, it happened because somebody pulled the plug
     if isinstance(error, AutoGLMError):
         return error
     names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.partition(".")[0] in {"httpx", "httpx2"}}
@@ -164,6 +245,7 @@ def translate(error: Exception, call: Call) -> AutoGLMError | None:
     if call.assembler.started:
         return StreamInterrupted(f"the connection broke before the answer was complete: {_words(error)}")
     if "ConnectError" in names:
+        call.clock.link = "unreached"
         return ConnectionFailed(
             f"cannot connect to {call.url}: {_words(error)}: is the server running, is base_url right?"
         )

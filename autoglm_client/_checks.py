@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from difflib import get_close_matches
 from math import isfinite
+from re import fullmatch
 from typing import Any
 from urllib.parse import urlsplit
 
 from . import defaults
-from .errors import ConfigurationError
+from .errors import ConfigurationError, InsecureConnection
 from .wire import ChatOptions
 
-__all__ = ["checked_count", "checked_headers", "checked_key", "checked_options", "checked_url", "encoded"]
+__all__ = [
+    "checked_count",
+    "checked_headers",
+    "checked_key",
+    "checked_options",
+    "checked_url",
+    "encoded",
+    "is_private",
+    "warn_of_clear_text",
+]
 
 _KNOWN_OPTIONS = frozenset(ChatOptions.__annotations__)
+_warned = False
 _MAPPINGS = ("extra_headers", "extra_body", "chat_template_kwargs")
 
 
@@ -33,6 +45,34 @@ def checked_url(url: object) -> str:
         raise ConfigurationError(f"base_url={url!r} is not a server's address: give one like {defaults.BASE_URL}")
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
     return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
+
+
+def is_private(host: str) -> bool:
+    """Whether a host is this machine or one of a network of its own."""
+    from ipaddress import ip_address  # not needed to import this package
+
+    host = host.rstrip(".")
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return "." not in host or host.endswith((".localhost", ".local", ".internal")) or _is_short_loopback(host)
+
+
+def _is_short_loopback(host: str) -> bool:
+    """``127.1``, as inet_aton and so every resolver reads it."""
+    return fullmatch(r"127(\.[0-9]+){1,3}", host) is not None
+
+
+def warn_of_clear_text(base_url: str, key: str) -> None:
+    """Warn once per process of a key that everybody on the way can read."""
+    global _warned
+    parts = urlsplit(base_url)
+    if key and parts.scheme == "http" and not is_private(parts.hostname or "") and not _warned:
+        _warned = True
+        words = (
+            f"the API key and the screenshots go to {parts.hostname} over plain http, readable on the way: use https"
+        )
+        warnings.warn(words, InsecureConnection, stacklevel=4)  # where the client is made
 
 
 def checked_key(key: object) -> str:

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from .errors import ConfigurationError
+from .timeouts import CallClock
 
-__all__ = ["Progress", "async_map", "async_sleep", "sync_map", "sync_sleep"]
+__all__ = ["Progress", "async_map", "async_pause", "sync_map", "sync_pause"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Progress = bool | Callable[[int, int], object]
 
-sync_sleep = time.sleep
+
+def sync_pause(clock: CallClock, seconds: float) -> None:
+    """Wait for a while, but no longer than the call lives."""
+    over = threading.Event()
+    clock.interrupt.arm(over.set)
+    try:
+        over.wait(seconds)
+    finally:
+        clock.interrupt.disarm()
 
 
-async def async_sleep(seconds: float) -> None:
-    """Let other tasks run for a while."""
+async def async_pause(clock: CallClock, seconds: float) -> None:
+    """Let other tasks run for a while, but no longer than the call lives."""
     import asyncio  # here as below: who does not use it need not wait for it at the start
 
-    await asyncio.sleep(seconds)
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    clock.interrupt.arm(lambda: loop.call_soon_threadsafe(over.set))
+    alarm = loop.call_later(seconds, over.set)
+    try:
+        await over.wait()
+    finally:
+        alarm.cancel()
+        clock.interrupt.disarm()
 
 
 async def async_map(

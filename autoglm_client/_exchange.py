@@ -10,8 +10,17 @@ from typing import Any, TypeVar
 from . import defaults
 from ._assembler import Assembler
 from ._call import Call, Head
-from ._checks import checked_count, checked_headers, checked_key, checked_options, checked_url, encoded
-from ._retry import read_retry_after
+from ._checks import (
+    checked_count,
+    checked_headers,
+    checked_key,
+    checked_options,
+    checked_url,
+    encoded,
+    warn_of_clear_text,
+)
+from ._redirect import redirection
+from ._retry import Policy, budget_of, read_retry_after
 from ._secret import Secret
 from ._status import status_error
 from .errors import ConfigurationError, InvalidReply, StatusError
@@ -48,11 +57,13 @@ class Configuration:
         self.model = model or _from_environment(environment, "MODEL") or self.endpoint.model
         self.timeouts = Timeouts.of(timeout)
         self.max_attempts = checked_count("max_attempts", max_attempts)
+        self.budget = budget_of(self.base_url)
         self.max_event_bytes = checked_count("max_event_bytes", max_event_bytes)
         self.options = checked_options({} if options is None else options)
         key = _from_environment(environment, "API_KEY") if api_key is None else api_key  # "" sends none
         self._key = Secret(checked_key(key or ""))
         self._headers = checked_headers({} if headers is None else headers)
+        warn_of_clear_text(self.base_url, self._key.value)
 
     @property
     def root(self) -> str:
@@ -82,6 +93,10 @@ class Configuration:
             secret=self._key,
             new_assembler=new_assembler,
         )
+
+    def policy(self, call: Call) -> Policy:
+        """When this call is made again."""
+        return Policy(self.max_attempts, call.clock, self.budget)
 
     def clock(self, seconds: float) -> CallClock:
         """Clocks for something that takes several calls."""
@@ -163,7 +178,7 @@ class Configuration:
             decoded = text
         return status_error(
             head.status_code,
-            decoded,
+            decoded if head.status_code >= 400 else redirection(head.headers.get("location")),
             text=text,
             request_id=head.headers.get("x-request-id"),
             retry_after=read_retry_after(head.headers.get("retry-after")),

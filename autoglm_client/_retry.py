@@ -6,64 +6,174 @@ again, because text that was delivered cannot be taken back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from re import fullmatch
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from .defaults import MAX_RETRY_AFTER_SECONDS
-from .errors import AutoGLMError, StatusError
+from .defaults import MAX_RETRY_AFTER_SECONDS, MIN_ATTEMPT_SECONDS
+from .errors import AutoGLMError, ConnectionFailed, RequestTimedOut, ServerDied, StatusError
 from .timeouts import CallClock
 
 if TYPE_CHECKING:
     from tenacity import AsyncRetrying, RetryCallState, Retrying
 
-__all__ = ["async_attempts", "read_retry_after", "sync_attempts"]
+__all__ = ["Budget", "Policy", "async_attempts", "budget_of", "read_retry_after", "sync_attempts"]
 
 
-def async_attempts(max_attempts: int, clock: CallClock) -> AsyncRetrying:
+class Budget:
+    """What a server has left of this process's trust: an outage must not be multiplied by retries.
+
+    As gRPC throttles (its proposal A6): a failed attempt costs one of ten tokens, a success returns a tenth, and there
+    are retries only above half. A first attempt is never held back. Threads that count at once may lose a count.
+    """
+
+    _FULL = 10.0
+
+    def __init__(self) -> None:
+        self._tokens = self._FULL
+        self.engine_died = False
+        """Whether the last that was heard of the server is that its engine has stopped."""
+
+    @property
+    def allows_retries(self) -> bool:
+        """Whether the server seems to be up."""
+        return self._tokens > self._FULL / 2
+
+    def hear(self, error: AutoGLMError) -> None:
+        """Remember that the engine has died, which a stream may tell in its middle."""
+        self.engine_died = self.engine_died or isinstance(error, ServerDied)
+
+    def failed(self) -> None:
+        """An attempt failed, and not for what was asked."""
+        self._tokens = max(self._tokens - 1, 0.0)
+
+    def succeeded(self) -> None:
+        """An attempt was answered."""
+        self._tokens = min(self._tokens + 0.1, self._FULL)
+        self.engine_died = False
+
+    def renew(self) -> None:
+        """The server has just shown that it is up."""
+        self._tokens = self._FULL
+        self.engine_died = False
+
+
+@lru_cache(maxsize=1024)
+def budget_of(_base_url: str) -> Budget:
+    """The one of all clients of this process that ask there."""
+    return Budget()
+
+
+class Policy:
+    """Whether and when one call is made again, and what it waits for."""
+
+    def __init__(self, max_attempts: int, clock: CallClock, budget: Budget | None = None) -> None:
+        self._max_attempts = max_attempts
+        self._clock = clock
+        self._budget = budget or Budget()
+        self._free = False
+        self._free_ones = 0
+        self._late_ones = 0
+        self._unreached = False
+        self.error: AutoGLMError | None = None
+        """Why the last attempt failed."""
+        self.awaits_engine = False
+        """Whether the next attempt is to wait until the server's engine runs again; it is the last then."""
+
+    def again(self, error: BaseException | None) -> bool:
+        """Take note of how an attempt ended; whether it may be repeated."""
+        self._free = self._clock.fresh_only = False
+        if error is None:
+            self._budget.succeeded()
+            self.error = None
+        if not isinstance(error, AutoGLMError):
+            return False
+        self.error = error
+        if error.partial is None and self._is_stale(error):
+            return True
+        self._charge(error)
+        if error.partial is not None or self.awaits_engine:
+            return False
+        self.awaits_engine = self._budget.engine_died and self._is_sign_of_death(error)
+        return self.awaits_engine or (error.retryable and not self._is_late_again(error))
+
+    def _is_stale(self, error: AutoGLMError) -> bool:
+        """A connection that was kept too long fails before the first byte: that says nothing about the server."""
+        self._free = self._clock.link == "reused" and type(error) is ConnectionFailed and not self._free_ones
+        self._free_ones += self._free
+        self._clock.fresh_only = self._free
+        return self._free
+
+    def _charge(self, error: AutoGLMError) -> None:
+        self._budget.hear(error)
+        first_unreached = self._clock.link == "unreached" and not self._unreached  # nothing has left this machine
+        self._unreached = self._unreached or first_unreached
+        if not first_unreached and (error.retryable or isinstance(error, ServerDied)):
+            self._budget.failed()
+
+    def _is_sign_of_death(self, error: AutoGLMError) -> bool:
+        refused = self._clock.link == "unreached" or (isinstance(error, StatusError) and error.status in {502, 503})
+        return refused or isinstance(error, ServerDied)
+
+    def _is_late_again(self, error: AutoGLMError) -> bool:
+        late = isinstance(error, RequestTimedOut) and error.clock == "first_token"
+        self._late_ones += late
+        return late and self._late_ones > 1  # the work is done twice by then, on a server that has too much of it
+
+    def wait(self, jitter: float) -> float:
+        """Seconds before the next attempt."""
+        return 0.0 if self._free or self.awaits_engine else max(jitter, self._retry_after)
+
+    def gives_up(self, attempts: int, wait: float) -> bool:
+        """Whether no further attempt is made, though it might help."""
+        left = self._clock.remaining()
+        if left is not None and wait + MIN_ATTEMPT_SECONDS > left:
+            return True
+        if self._free:
+            return False
+        if attempts - self._free_ones >= self._max_attempts:
+            return True
+        return not self.awaits_engine and (
+            self._retry_after > MAX_RETRY_AFTER_SECONDS or not self._budget.allows_retries
+        )
+
+    @property
+    def _retry_after(self) -> float:
+        return (self.error.retry_after or 0.0) if isinstance(self.error, StatusError) else 0.0
+
+
+def async_attempts(policy: Policy, pause: Callable[[float], Awaitable[None]]) -> AsyncRetrying:
     """The attempts of one call, for ``async for``."""
     from tenacity import AsyncRetrying  # at the first call, as httpx2 is: importing this package should cost little
 
-    return AsyncRetrying(**_rules(max_attempts, clock))
+    return AsyncRetrying(sleep=pause, **_rules(policy))
 
 
-def sync_attempts(max_attempts: int, clock: CallClock) -> Retrying:
+def sync_attempts(policy: Policy, pause: Callable[[float], None]) -> Retrying:
     """The attempts of one call, for ``for``."""
     from tenacity import Retrying
 
-    return Retrying(**_rules(max_attempts, clock))
+    return Retrying(sleep=pause, **_rules(policy))
 
 
-def _rules(max_attempts: int, clock: CallClock) -> Mapping[str, Any]:
-    from tenacity import retry_if_exception, wait_random_exponential
+def _rules(policy: Policy) -> Mapping[str, Any]:
+    from tenacity import wait_random_exponential
 
     jitter = wait_random_exponential(multiplier=0.25, max=8)  # full: a crowd of clients must not come back together
 
+    def again(state: RetryCallState) -> bool:
+        return policy.again(state.outcome.exception() if state.outcome else None)
+
     def wait(state: RetryCallState) -> float:
-        return max(jitter(state), _retry_after(state))
+        return policy.wait(jitter(state))
 
-    def give_up(state: RetryCallState) -> bool:
-        left = clock.remaining()
-        out_of_time = left is not None and state.upcoming_sleep >= left
-        return out_of_time or state.attempt_number >= max_attempts or _retry_after(state) > MAX_RETRY_AFTER_SECONDS
+    def stop(state: RetryCallState) -> bool:
+        return policy.gives_up(state.attempt_number, state.upcoming_sleep)
 
-    return {
-        "retry": retry_if_exception(_may_be_repeated),
-        "wait": wait,
-        "stop": give_up,
-        "reraise": True,
-    }
-
-
-def _may_be_repeated(error: BaseException) -> bool:
-    return isinstance(error, AutoGLMError) and error.retryable and error.partial is None
-
-
-def _retry_after(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    return (error.retry_after or 0.0) if isinstance(error, StatusError) else 0.0
+    return {"retry": again, "wait": wait, "stop": stop, "reraise": True}
 
 
 def read_retry_after(value: str | None) -> float | None:

@@ -20,6 +20,7 @@ from .errors import (
     ContextOverflow,
     NotFound,
     RateLimited,
+    Redirected,
     ServerDied,
     ServerFailed,
     StatusError,
@@ -56,6 +57,7 @@ _ADVICE: dict[type[StatusError], str] = {
     NotFound: "no such model or address: compare model= and base_url= with `autoglm check`",
     ContextOverflow: "the prompt is too long for the model: send fewer turns or smaller images",
     RateLimited: "too many requests",
+    Redirected: "the server sends elsewhere, which is not followed",
     ServerDied: "the inference engine has stopped and must be started again",
     ServerFailed: "the server failed",
     ContentFiltered: "refused by content moderation",
@@ -151,4 +153,6 @@ def _class_of(status: int, refusal: Refusal) -> type[StatusError]:
         return ContextOverflow
     if "content_filter" in refusal.code or "content_filter" in refusal.type:
         return ContentFiltered
+    if 300 <= status < 400:
+        return Redirected
     return BadRequest if 400 <= status < 500 else StatusError

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterable
-from contextlib import suppress
-from functools import cache
-from ipaddress import ip_address
+import threading
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from os import getpid
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -20,11 +20,27 @@ import httpcore2
 import httpx2
 
 from . import defaults
-from .timeouts import running_clock
+from ._checks import is_private
+from ._interrupt import duplicate, hang_up
+from .timeouts import Link, running_clock
 
 __all__ = ["AsyncTransport", "Transport"]
 
 _LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=defaults.KEEPALIVE_SECONDS)
+
+
+_KEEPALIVE = tuple(
+    (level, getattr(socket, name), value)
+    for level, name, value in (
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 30),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", 60_000),
+    )
+    if hasattr(socket, name)
+)
+"""So the socket itself notices in a minute that a router has forgotten the connection, or a machine lost its power."""
 
 
 def _connect_limit() -> float | None:
@@ -37,35 +53,60 @@ def _write_limit() -> float | None:
     return clock.within(clock.timeouts.send)
 
 
-def _read_limit() -> float | None:
-    return running_clock.get().for_next_event()
+def _is_refused(info: str) -> bool:
+    """The pool asks whether a connection that it kept was hung up: so it is told, where only a fresh one will do."""
+    clock = running_clock.get(None)
+    return info == "is_readable" and clock is not None and clock.fresh_only
 
 
 def _sent() -> None:
     running_clock.get().expect("first_token")
 
 
+def _check_process(pid: int) -> None:
+    """A process that was forked takes no byte of a connection that its parent made, and does not end it."""
+    if getpid() != pid:
+        raise httpcore2.ReadError("the connection belongs to the process that forked this one")
+
+
 class _AsyncStream(httpcore2.AsyncNetworkStream):
     def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
         self._stream = stream
+        self._pid = getpid()
+        self._link: Link = "fresh"
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return await self._stream.read(max_bytes, _read_limit())
+        if getpid() != self._pid:  # not the function: this runs for every piece of a stream
+            _check_process(self._pid)
+        clock = running_clock.get()
+        data = await self._stream.read(max_bytes, clock.for_next_event())
+        if data:  # an end is no answer
+            clock.link = "heard"
+            self._link = "reused"
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        _check_process(self._pid)
+        running_clock.get().takes(self._link)
         await self._stream.write(buffer, _write_limit())
         _sent()
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        if getpid() == self._pid:
+            hang_up(self.get_extra_info("socket"))  # a process that was forked may hold its descriptor
+            await self._stream.aclose()
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.AsyncNetworkStream:
-        return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, _connect_limit()))
+        try:
+            return _AsyncStream(await self._stream.start_tls(ssl_context, server_hostname, _connect_limit()))
+        except BaseException:  # httpcore2 forgets the connection of a task that is cancelled while it shakes hands
+            await self.aclose()
+            raise
 
     def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+        return _is_refused(info) or self._stream.get_extra_info(info)
 
 
 class _AsyncBackend(httpcore2.AsyncNetworkBackend):
@@ -81,32 +122,84 @@ class _AsyncBackend(httpcore2.AsyncNetworkBackend):
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         limit = _connect_limit()
-        return _AsyncStream(await self._backend.connect_tcp(host, port, limit, local_address, socket_options))
+        return _AsyncStream(await self._backend.connect_tcp(host, port, limit, local_address, _KEEPALIVE))
 
 
 class _Stream(httpcore2.NetworkStream):
     def __init__(self, stream: httpcore2.NetworkStream) -> None:
         self._stream = stream
+        self._pid = getpid()
+        self._link: Link = "fresh"
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _read_limit())
+        if getpid() != self._pid:  # not the function: this runs for every piece of a stream
+            _check_process(self._pid)
+        clock = running_clock.get()
+        data = self._stream.read(max_bytes, clock.for_next_event())
+        if data:  # an end is no answer
+            clock.link = "heard"
+            self._link = "reused"
+        return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        _check_process(self._pid)
+        running_clock.get().interrupt.arm(partial(hang_up, self.get_extra_info("socket")))
+        running_clock.get().takes(self._link)
         self._stream.write(buffer, _write_limit())
         _sent()
 
     def close(self) -> None:
-        with suppress(OSError):  # not connected any more
-            self._stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)  # wakes a thread that is reading
-        self._stream.close()
+        if getpid() == self._pid:
+            hang_up(self.get_extra_info("socket"))  # wakes a thread that is reading
+            self._stream.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, _connect_limit()))
+        # A TLS socket takes the descriptor over before it shakes hands: only a duplicate can be hung up meanwhile.
+        with duplicate(self.get_extra_info("socket")) as twin:
+            running_clock.get().interrupt.arm(partial(hang_up, twin))
+            return _Stream(self._stream.start_tls(ssl_context, server_hostname, _connect_limit()))
 
     def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
+        return _is_refused(info) or self._stream.get_extra_info(info)
+
+
+class _Connecting:
+    """A connection on its way, in a thread: neither a name's lookup nor a silent host can be interrupted otherwise.
+
+    One limit holds for all the addresses of a name, too. What comes after nobody waits any more is closed.
+    """
+
+    def __init__(self, connect: Callable[[], httpcore2.NetworkStream]) -> None:
+        self._connect = connect
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+        self._stream: httpcore2.NetworkStream | None = None
+        self._failure: Exception | None = None
+
+    def wait(self, limit: float | None) -> httpcore2.NetworkStream:
+        running_clock.get().interrupt.arm(self._over.set)
+        threading.Thread(target=self._run, name="autoglm-connect", daemon=True).start()
+        self._over.wait(limit)
+        with self._lock:
+            self._over.set()
+            if self._stream is None:
+                raise self._failure or httpcore2.ConnectTimeout
+            return self._stream
+
+    def _run(self) -> None:
+        try:
+            stream = self._connect()
+        except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
+            self._failure = error
+        else:
+            with self._lock:
+                if self._over.is_set():
+                    stream.close()
+                    return
+                self._stream = stream
+        self._over.set()
 
 
 class _Backend(httpcore2.NetworkBackend):
@@ -121,7 +214,9 @@ class _Backend(httpcore2.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
-        return _Stream(self._backend.connect_tcp(host, port, _connect_limit(), local_address, socket_options))
+        limit = _connect_limit()
+        connect = partial(self._backend.connect_tcp, host, port, limit, local_address, _KEEPALIVE)
+        return _Stream(_Connecting(connect).wait(limit))
 
 
 class AsyncTransport(httpx2.AsyncHTTPTransport):
@@ -156,15 +251,7 @@ def _proxy_for(base_url: str) -> str | None:
     """The environment's proxy, but never for this machine or a private network: it would get key and screenshots."""
     parts = urlsplit(base_url)
     host = parts.hostname or ""
-    if _is_private(host) or proxy_bypass(host):
+    if is_private(host) or proxy_bypass(host):
         return None
     proxies = getproxies()
     return proxies.get(parts.scheme) or proxies.get("all")
-
-
-def _is_private(host: str) -> bool:
-    host = host.rstrip(".")
-    try:
-        return not ip_address(host).is_global
-    except ValueError:
-        return "." not in host or host.endswith((".localhost", ".local", ".internal"))

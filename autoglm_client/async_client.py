@@ -12,23 +12,21 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 from . import defaults
 from ._call import Call
 from ._checks import checked_options
-from ._concurrency import async_map, async_sleep
+from ._concurrency import async_map, async_pause
 from ._exchange import Configuration, read_shape
 from ._pool import AsyncPool
-from ._retry import async_attempts
-from .async_stream import AsyncAnswer, AsyncReplyStream
+from .async_stream import AsyncReplyStream, async_is_well, async_read
 from .errors import (
     AutoGLMError,
     ConfigurationError,
     ConnectionFailed,
     InvalidReply,
-    NotFound,
     ServerFailed,
     StatusError,
 )
 from .messages import Messages
 from .reply import Reply
-from .timeouts import CallClock, Timeouts
+from .timeouts import Timeouts
 from .wire import ChatOptions, ModelCard, ModelList, Tokens
 
 if TYPE_CHECKING:
@@ -182,7 +180,7 @@ class AsyncAutoGLM:
     async def health(self) -> bool:
         """Whether the server says that it is well."""
         try:
-            return await self._is_well(None)
+            return await async_is_well(self._configuration, self._pool, None)
         except StatusError:
             return False
 
@@ -198,35 +196,17 @@ class AsyncAutoGLM:
         while not clock.is_over():
             waiting_for = "the server"
             try:
-                if await self._is_well(clock):
+                if await async_is_well(self._configuration, self._pool, clock):
                     waiting_for = "the first token"
                     await self.chat("Hi", max_tokens=1, timeout=clock.within(None))
+                    self._configuration.budget.renew()
                     return
             except (ConnectionFailed, ServerFailed):
                 pass
             if progress is not None:
                 progress(clock.elapsed(), waiting_for)
-            await async_sleep(0.5)
+            await async_pause(clock, 0.5)
         raise clock.error()
 
-    async def _is_well(self, clock: CallClock | None) -> bool:
-        for url in self._configuration.health_urls():
-            try:
-                await self._read_route(self._configuration.request("GET", url, clock=clock))
-            except NotFound:
-                continue
-            except (ConnectionFailed, ServerFailed):
-                return False
-            else:
-                return True
-        return False
-
     async def _read_route(self, call: Call) -> bytes:
-        async for attempt in async_attempts(self._configuration.max_attempts, call.clock):
-            with attempt:
-                body = await self._read_once(call)
-        return body
-
-    async def _read_once(self, call: Call) -> bytes:
-        async with AsyncAnswer(self._configuration, self._pool, call) as answer:
-            return await answer.read_all()
+        return await async_read(self._configuration, self._pool, call, self._configuration.policy(call))

@@ -7,22 +7,33 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
 from . import defaults
-from ._call import Call, Guard, Head
+from ._call import AsyncGuard, Call, Guard
+from ._concurrency import async_pause
 from ._exchange import MAX_ERROR_BYTES, Configuration
 from ._pool import AsyncPool
-from ._retry import async_attempts
-from .errors import AutoGLMError, ConfigurationError, StreamInterrupted
+from ._redirect import followed
+from ._retry import Policy, async_attempts
+from .errors import (
+    AutoGLMError,
+    ConfigurationError,
+    ConnectionFailed,
+    NotFound,
+    ServerFailed,
+    StreamInterrupted,
+)
 from .events import Event
 from .reply import Reply
+from .timeouts import CallClock
 
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["AsyncAnswer", "AsyncReplyStream"]
+__all__ = ["AsyncAnswer", "AsyncReplyStream", "async_is_well", "async_read"]
 
 
 class AsyncReplyStream:
@@ -30,6 +41,7 @@ class AsyncReplyStream:
 
     def __init__(self, configuration: Configuration, pool: AsyncPool, call: Call) -> None:
         self._configuration = configuration
+        self._pool = pool
         self._call = call
         self._answer = AsyncAnswer(configuration, pool, call)
         self._failure: AutoGLMError | None = None
@@ -41,7 +53,9 @@ class AsyncReplyStream:
     async def __aenter__(self) -> Self:
         """Send the request and wait for the first event; until then a failure is retried."""
         try:
-            async for attempt in async_attempts(self._configuration.max_attempts, self._call.clock):
+            policy = self._configuration.policy(self._call)
+            pause = partial(_pause, self._configuration, self._pool, policy, self._call.clock)
+            async for attempt in async_attempts(policy, pause):
                 with attempt:
                     await self._start()
         except BaseException:  # a cancelled task, too, must not keep the connection
@@ -62,7 +76,11 @@ class AsyncReplyStream:
         return self
 
     async def __anext__(self) -> Event:
-        events = self._call.assembler.events
+        call = self._call
+        if call.clock.cancelled and not call.assembler.complete:
+            await self.close()
+            raise call.described(call.clock.error())
+        events = call.assembler.events
         while not events:
             if self._failure is not None:
                 raise self._failure
@@ -89,6 +107,14 @@ class AsyncReplyStream:
             pass
         return self.reply
 
+    def cancel(self) -> None:
+        """End the answer now, from any thread or task, also while it waits to be tried again.
+
+        Whoever reads it gets :class:`Cancelled`, whose ``partial`` is what had arrived; the connection is hung up, so
+        that the generation ends on the server. An answer that is complete already stays complete.
+        """
+        self._call.clock.cancel()
+
     async def close(self) -> None:
         """Release the connection; a generation that still runs ends on the server."""
         self._left = True
@@ -97,7 +123,8 @@ class AsyncReplyStream:
     def _check_complete(self) -> None:
         if not self._call.assembler.complete:
             state = "was closed before its end" if self._left else "is not complete yet: iterate to the end first"
-            raise self._failure or self._call.described(StreamInterrupted(f"the answer {state}; see also `partial`"))
+            clock, failure = self._call.clock, StreamInterrupted(f"the answer {state}; see also `partial`")
+            raise self._failure or self._call.described(clock.error() if clock.cancelled else failure)
 
     async def _start(self) -> None:
         self._failure = None
@@ -128,6 +155,7 @@ class AsyncReplyStream:
             more = False
             if not call.assembler.complete:  # once complete, nothing that follows can spoil the answer
                 error.retryable = error.retryable and not self._left
+                self._configuration.budget.hear(error)
                 self._failure = error
         if not more:
             await answer.close()
@@ -136,14 +164,14 @@ class AsyncReplyStream:
 class AsyncAnswer:
     """What the server sends back for one attempt of a call."""
 
-    head: Head
+    head: httpx2.Response
     chunks: AsyncGenerator[bytes, None]
 
     def __init__(self, configuration: Configuration, pool: AsyncPool, call: Call) -> None:
         self._configuration = configuration
         self._pool = pool
         self._call = call
-        self.guard = Guard(call)
+        self.guard = AsyncGuard(call)
         self._response: httpx2.Response | None = None
 
     async def __aenter__(self) -> Self:
@@ -170,25 +198,37 @@ class AsyncAnswer:
         with self.guard:
             call.begin_attempt()
             try:
-                self._response = self.head = await self._send()
+                await self._follow()
             except (ImportError, OSError, TypeError, ValueError) as error:  # a proxy, a certificate, a header, a name
                 if isinstance(error, AutoGLMError):
                     raise
                 raise ConfigurationError(f"the request to {call.url} cannot be made: {error}") from error
-            # What aiter_raw() reads, without its bookkeeping (1 us of 18 for a chunk); httpx2 makes it a generator.
-            stream = cast("httpx2.AsyncByteStream", self._response.stream)
-            self.chunks = cast("AsyncGenerator[bytes, None]", stream.__aiter__())
         if self.head.status_code != 200:
             await self._refuse()
         with self.guard:
             call.open(self.head)
 
-    async def _send(self) -> httpx2.Response:
-        call, client = self._call, await self._pool.client()
+    async def _follow(self) -> None:
+        """Send the request, and again where the same server sends it on to, with the same method and body."""
+        url: str | None = self._call.url
+        for _ in range(1 + defaults.MAX_REDIRECTS):
+            if url is None:
+                return
+            await self.close()
+            self.guard.watch()
+            self._response = self.head = await self._send(url)
+            # What aiter_raw() reads, without its bookkeeping (1 us of 18 for a chunk); httpx2 makes it a generator.
+            stream = cast("httpx2.AsyncByteStream", self.head.stream)
+            self.chunks = cast("AsyncGenerator[bytes, None]", stream.__aiter__())
+            self.guard.watch(self._response)
+            url = followed(url, self.head.status_code, self.head.headers.get("location"))
+
+    async def _send(self, url: str) -> httpx2.Response:
+        call, client = self._call, await self._pool.client(self._call.clock)
         if client.is_closed:
             raise ConfigurationError("http_client is closed: it must stay open as long as it is used")
         request = client.build_request(
-            call.method, call.url, headers=call.headers, content=call.content, timeout=call.time_limits()
+            call.method, url, headers=call.headers_to_send(), content=call.content, timeout=call.time_limits()
         )
         return await client.send(request, stream=True, follow_redirects=False)
 
@@ -207,7 +247,8 @@ class AsyncAnswer:
     async def close(self) -> None:
         """Give the connection back, or close it when the body was not read to its end."""
         response, self._response = self._response, None
-        if response is not None:
+        if response is not None and not self._call.clock.interrupt.inherited:
+            self._call.clock.interrupt.disarm()
             with Guard(self._call):  # its own: another thread may be closing while one reads
                 await response.aclose()
                 with suppress(RuntimeError, ValueError):  # another thread or task is reading: it sees the end
@@ -222,3 +263,45 @@ class AsyncAnswer:
             await self.close()
         with self.guard:
             raise self._configuration.failure(self.head, body)
+
+
+async def _pause(
+    configuration: Configuration, pool: AsyncPool, policy: Policy, clock: CallClock, seconds: float
+) -> None:
+    """Wait before the next attempt; for an engine that has died, until another one runs.
+
+    A function, since tenacity's driver is a circle: it must not hold the stream.
+    """
+    await async_pause(clock, seconds)
+    while policy.awaits_engine and not await async_is_well(configuration, pool, clock.short()):
+        await async_pause(clock, defaults.ENGINE_POLL_SECONDS)
+        if not clock.begin():
+            raise policy.error if policy.error and not clock.cancelled else clock.error()
+
+
+async def async_read(configuration: Configuration, pool: AsyncPool, call: Call, policy: Policy) -> bytes:
+    """The whole answer of a route that has no stream."""
+    async for attempt in async_attempts(policy, partial(async_pause, call.clock)):
+        with attempt:
+            body = await _read_once(configuration, pool, call)
+    return body
+
+
+async def _read_once(configuration: Configuration, pool: AsyncPool, call: Call) -> bytes:
+    async with AsyncAnswer(configuration, pool, call) as answer:
+        return await answer.read_all()
+
+
+async def async_is_well(configuration: Configuration, pool: AsyncPool, clock: CallClock | None) -> bool:
+    """Ask once whether the server says that it is well; raises what waiting cannot mend."""
+    for url in configuration.health_urls():
+        call = configuration.request("GET", url, clock=clock)
+        try:
+            await async_read(configuration, pool, call, Policy(1, call.clock))
+        except NotFound:
+            continue
+        except (ConnectionFailed, ServerFailed):
+            return False
+        else:
+            return True
+    return False

@@ -12,23 +12,21 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 from . import defaults
 from ._call import Call
 from ._checks import checked_options
-from ._concurrency import sync_map, sync_sleep
+from ._concurrency import sync_map, sync_pause
 from ._exchange import Configuration, read_shape
 from ._pool import Pool
-from ._retry import sync_attempts
 from .errors import (
     AutoGLMError,
     ConfigurationError,
     ConnectionFailed,
     InvalidReply,
-    NotFound,
     ServerFailed,
     StatusError,
 )
 from .messages import Messages
 from .reply import Reply
-from .stream import Answer, ReplyStream
-from .timeouts import CallClock, Timeouts
+from .stream import ReplyStream, sync_is_well, sync_read
+from .timeouts import Timeouts
 from .wire import ChatOptions, ModelCard, ModelList, Tokens
 
 if TYPE_CHECKING:
@@ -180,7 +178,7 @@ class AutoGLM:
     def health(self) -> bool:
         """Whether the server says that it is well."""
         try:
-            return self._is_well(None)
+            return sync_is_well(self._configuration, self._pool, None)
         except StatusError:
             return False
 
@@ -194,35 +192,17 @@ class AutoGLM:
         while not clock.is_over():
             waiting_for = "the server"
             try:
-                if self._is_well(clock):
+                if sync_is_well(self._configuration, self._pool, clock):
                     waiting_for = "the first token"
                     self.chat("Hi", max_tokens=1, timeout=clock.within(None))
+                    self._configuration.budget.renew()
                     return
             except (ConnectionFailed, ServerFailed):
                 pass
             if progress is not None:
                 progress(clock.elapsed(), waiting_for)
-            sync_sleep(0.5)
+            sync_pause(clock, 0.5)
         raise clock.error()
 
-    def _is_well(self, clock: CallClock | None) -> bool:
-        for url in self._configuration.health_urls():
-            try:
-                self._read_route(self._configuration.request("GET", url, clock=clock))
-            except NotFound:
-                continue
-            except (ConnectionFailed, ServerFailed):
-                return False
-            else:
-                return True
-        return False
-
     def _read_route(self, call: Call) -> bytes:
-        for attempt in sync_attempts(self._configuration.max_attempts, call.clock):
-            with attempt:
-                body = self._read_once(call)
-        return body
-
-    def _read_once(self, call: Call) -> bytes:
-        with Answer(self._configuration, self._pool, call) as answer:
-            return answer.read_all()
+        return sync_read(self._configuration, self._pool, call, self._configuration.policy(call))

@@ -27,6 +27,11 @@ KEEPALIVE_SECONDS: Final = 3.0
 """Below the 5 s after which vLLM closes an idle connection, so that none is reused while it is being closed."""
 
 MAX_ATTEMPTS: Final = 3
+MAX_REDIRECTS: Final = 3
+MIN_ATTEMPT_SECONDS: Final = 0.05
+"""With less time left than this, no attempt is started."""
+
+ENGINE_POLL_SECONDS: Final = 0.5
 MAX_RETRY_AFTER_SECONDS: Final = 60.0
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024

@@ -7,10 +7,12 @@
     ├── ConnectionFailed              the server was not reached, or the connection broke
     │   ├── RequestTimedOut           one of the clocks ran out (``clock`` says which)
     │   └── DeadlineExceeded          the total time of the call ran out
+    ├── Cancelled                     the call was ended from outside: `cancel()`, or the client was closed
     ├── StatusError                   the server answered, and said no
     │   ├── BadRequest                400, 413, 422: the request is wrong
     │   │   └── ContextOverflow       the prompt is longer than the model's context
     │   ├── AuthenticationFailed      401, 403: the key is missing, wrong, or may not do this
+    │   ├── Redirected                3xx: the server sends elsewhere, and nothing is sent there
     │   ├── NotFound                  404: no such model or route
     │   ├── RateLimited               429: too many requests, or no balance
     │   ├── ServerFailed              5xx: the server is at fault
@@ -38,16 +40,19 @@ __all__ = [
     "AuthenticationFailed",
     "AutoGLMError",
     "BadRequest",
+    "Cancelled",
     "ConfigurationError",
     "ConnectionFailed",
     "ContentFiltered",
     "ContextOverflow",
     "DeadlineExceeded",
     "EventTooLarge",
+    "InsecureConnection",
     "InvalidReply",
     "MediaError",
     "NotFound",
     "RateLimited",
+    "Redirected",
     "RequestTimedOut",
     "ServerDied",
     "ServerFailed",
@@ -69,6 +74,10 @@ ActionErrorCode = Literal[
     "repetition",
     "content_filtered",
 ]
+
+
+class InsecureConnection(UserWarning):
+    """An API key and screenshots travel over a network in clear."""
 
 
 class AutoGLMError(Exception):
@@ -120,6 +129,15 @@ class DeadlineExceeded(ConnectionFailed):
     retryable = False
 
 
+class Cancelled(AutoGLMError):
+    """The call was ended from outside: ``stream.cancel()``, or the client was closed while it ran.
+
+    ``partial`` holds what had arrived. Not retryable, because somebody wanted this end.
+    """
+
+    category = "cancelled"
+
+
 class StatusError(AutoGLMError):
     """The server answered with an error, as an HTTP status or inside the stream."""
 
@@ -164,6 +182,12 @@ class NotFound(StatusError):
     """There is no such model, or no such route under the base URL (404)."""
 
     category = "not_found"
+
+
+class Redirected(StatusError):
+    """The server sends elsewhere (3xx); key and screenshots do not go there: give that address as ``base_url``."""
+
+    category = "redirect"
 
 
 class RateLimited(StatusError):

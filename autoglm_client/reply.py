@@ -108,7 +108,7 @@ class Choice:
             split = Split(self.reasoning, self.text, self.reasoning_open)
             return read_split(split, self.raw or self.text, self.finish_reason)
         except ActionError as error:
-            return error
+            return error.with_traceback(None)  # it holds the frames of the call, and so all its screenshots
 
     @property
     def action(self) -> Action | None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from time import monotonic
+from typing import Literal
 
 from . import defaults
-from .errors import AutoGLMError, Clock, ConfigurationError, DeadlineExceeded, RequestTimedOut
+from ._interrupt import Interrupt
+from .errors import AutoGLMError, Cancelled, Clock, ConfigurationError, DeadlineExceeded, RequestTimedOut
 
 __all__ = ["CallClock", "Timeouts"]
+
+Link = Literal["unknown", "unreached", "fresh", "reused", "heard"]
 
 _FOREVER = 1e8  # seconds: three years, and less than what the system's clocks overflow at
 
@@ -56,13 +60,28 @@ class Timeouts:
 class CallClock:
     """The running clocks of one call: how long the next step may take, and what it means when that is over."""
 
-    def __init__(self, timeouts: Timeouts, deadline: float | None = None) -> None:
+    def __init__(
+        self, timeouts: Timeouts, deadline: float | None = None, *, interrupt: Interrupt | None = None
+    ) -> None:
         self.timeouts = timeouts
+        self.interrupt = interrupt or Interrupt()
+        self.cancelled: str | None = None
+        """Why the call was ended from outside, if it was."""
         self.started = monotonic()
         ends = [end for end in (deadline, timeouts.total and self.started + timeouts.total) if end is not None]
         self.deadline = min(ends) if ends else None
         self._waiting_for: Clock = "first_token"
         self._until: float | None = None
+        self.link: Link = "unknown"
+        """How far the attempt's connection came, as far as our transport or the error tells."""
+        self.fresh_only = False
+        """Whether connections that were kept are not to be used."""
+
+    def cancel(self, reason: str = "the call was cancelled") -> None:
+        """End the call now, from any thread: its time is over, and what it waits for is woken."""
+        self.cancelled = self.cancelled or reason
+        self.deadline = self.started
+        self.interrupt.fire()
 
     def elapsed(self) -> float:
         """Seconds since the call began."""
@@ -76,10 +95,21 @@ class CallClock:
         """Shorten a limit to what the deadline leaves, but never to nothing: 0 would mean "do not block"."""
         return self._left_of(None if seconds is None else monotonic() + seconds)
 
+    def short(self) -> CallClock:
+        """Clocks for a question in the middle of this call, which ends with it."""
+        return CallClock(Timeouts.of(defaults.CONNECT_SECONDS), self.deadline, interrupt=self.interrupt)
+
     def begin(self) -> bool:
         """Forget what an earlier attempt waited for; false when the whole call is late."""
         self._until = None
-        return not self.is_over()
+        self.link = "unknown"
+        left = self.remaining()
+        return left is None or left >= defaults.MIN_ATTEMPT_SECONDS
+
+    def takes(self, link: Link) -> None:
+        """The attempt has its connection."""
+        self.link = link
+        self.fresh_only = False  # it was about this one: the others, and this one afterwards, may be kept
 
     def expect(self, clock: Clock) -> None:
         """Start the clock for the next event of a stream."""
@@ -115,8 +145,10 @@ class CallClock:
 
     def error(self, clock: Clock | None = None) -> AutoGLMError:
         """Say which clock ran out."""
+        if self.cancelled:
+            return Cancelled(self.cancelled)
         left = self.remaining()
-        if left is not None and left <= 0:
+        if left is not None and (left <= 0 or clock == "total"):
             return DeadlineExceeded(f"the total time for the call ran out after {self.elapsed():.1f} s: raise timeout=")
         clock = clock or self._waiting_for
         return RequestTimedOut(_EXPLANATIONS[clock].format(getattr(self.timeouts, clock)), clock=clock)

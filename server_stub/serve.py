@@ -240,4 +240,5 @@ def _signals_interrupt() -> Iterator[None]:
 
 def _say(line: str) -> None:
     with suppress(OSError):  # a terminal that has gone, or `head`, is no reason to stop a server
-        print(_CONTROL.sub("�", line), file=sys.stderr, flush=True)
+        sys.stderr.write(_CONTROL.sub("�", line) + "\n")  # at once: print() may be interrupted before the line's end
+        sys.stderr.flush()

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 Step = bytes | float | Callable[[socket.socket], object]
@@ -18,6 +18,16 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close
 def reset(connection: socket.socket) -> None:
     """End the connection with RST."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+
+
+def next_request(connection: socket.socket) -> None:
+    """Wait for the next request of a connection that is kept."""
+    _read_request(connection)
+
+
+def kept(answer: bytes) -> bytes:
+    """An answer after which the connection stays open."""
+    return answer.replace(b"Connection: close\r\n", b"")
 
 
 def plain(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
@@ -61,6 +71,13 @@ class RawServer:
     hung_up: threading.Event = field(default_factory=threading.Event)
     """Set when a client closes its connection before the script is over."""
 
+    def wait_for(self, requests: int, seconds: float = 8.0) -> None:
+        """Until so many requests have come."""
+        until = time.monotonic() + seconds
+        while len(self.requests) < requests:
+            assert time.monotonic() < until, f"{len(self.requests)} requests have come"
+            time.sleep(0.005)
+
 
 @contextmanager
 def raw_server(
@@ -101,6 +118,21 @@ def raw_server(
         over.set()
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
+
+
+@contextmanager
+def deaf_server(*, accepts: bool = True) -> Iterator[str]:
+    """The address of a server that never reads; one that does not even accept leaves its callers connecting."""
+    with ExitStack() as open_ones:
+        listener = open_ones.enter_context(socket.socket())
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16 if accepts else 0)
+        for _ in range(0 if accepts else 4):  # they fill the queue
+            waiting = open_ones.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
 def _read_request(connection: socket.socket) -> bytes:

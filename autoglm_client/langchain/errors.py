@@ -28,6 +28,7 @@ from .. import (
     AuthenticationFailed,
     AutoGLMError,
     BadRequest,
+    Cancelled,
     ConfigurationError,
     ConnectionFailed,
     ContentFiltered,
@@ -37,6 +38,7 @@ from .. import (
     InvalidReply,
     NotFound,
     RateLimited,
+    Redirected,
     RequestTimedOut,
     ServerDied,
     ServerFailed,
@@ -92,6 +94,10 @@ class ModelAuthenticationFailed(AuthenticationFailed, ModelAuthenticationError):
     """:class:`~autoglm_client.AuthenticationFailed`."""
 
 
+class ModelRedirected(Redirected, ModelInvalidRequestError):
+    """:class:`~autoglm_client.Redirected`."""
+
+
 class ModelNotFound(NotFound, ModelNotFoundError):
     """:class:`~autoglm_client.NotFound`."""
 
@@ -124,6 +130,10 @@ class ModelStreamInterrupted(StreamInterrupted, ModelConnectionError):
     """:class:`~autoglm_client.StreamInterrupted`."""
 
 
+class ModelCancelled(Cancelled, ModelError):
+    """:class:`~autoglm_client.Cancelled`."""
+
+
 class ModelPermissionDenied(AuthenticationFailed, ModelPermissionDeniedError):
     """:class:`~autoglm_client.AuthenticationFailed` with the status 403: the key may not do this."""
 
@@ -137,6 +147,7 @@ _KINDS: dict[type[AutoGLMError], type[AutoGLMError]] = {
     BadRequest: ModelBadRequest,
     ContextOverflow: ModelContextOverflow,
     AuthenticationFailed: ModelAuthenticationFailed,
+    Redirected: ModelRedirected,
     NotFound: ModelNotFound,
     RateLimited: ModelRateLimited,
     ServerFailed: ModelServerFailed,
@@ -145,6 +156,7 @@ _KINDS: dict[type[AutoGLMError], type[AutoGLMError]] = {
     InvalidReply: ModelInvalidReply,
     EventTooLarge: ModelEventTooLarge,
     StreamInterrupted: ModelStreamInterrupted,
+    Cancelled: ModelCancelled,
 }
 
 

@@ -32,10 +32,10 @@ class TestUnit(ChatModelUnitTests):
     def init_from_env_params(self) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
         environment = {
             "AUTOGLM_API_KEY": "a-key",
-            "AUTOGLM_BASE_URL": "http://phone.example:8000/v1",
+            "AUTOGLM_BASE_URL": "https://phone.example/v1",
             "AUTOGLM_MODEL": "a-model",
         }
-        expected = {"api_key": "a-key", "base_url": "http://phone.example:8000/v1", "model": "a-model"}
+        expected = {"api_key": "a-key", "base_url": "https://phone.example/v1", "model": "a-model"}
         return environment, {}, expected
 
 

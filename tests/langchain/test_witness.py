@@ -237,13 +237,13 @@ def _plain(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_it_asks_the_server_that_ours_would(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AUTOGLM_BASE_URL", "http://phone.example:8000/v1")
+    monkeypatch.setenv("AUTOGLM_BASE_URL", "https://phone.example/v1")
     monkeypatch.setenv("AUTOGLM_API_KEY", "a-key")
     monkeypatch.setenv("AUTOGLM_MODEL", "a-model")
     monkeypatch.setenv("OPENAI_BASE_URL", "https://elsewhere.example/v1")
     monkeypatch.setenv("OPENAI_API_KEY", "not-for-others")
     model = chat_openai()
-    assert (model.openai_api_base, model.model_name) == ("http://phone.example:8000/v1", "a-model")
+    assert (model.openai_api_base, model.model_name) == ("https://phone.example/v1", "a-model")
     assert key(model) == "a-key"
     assert (model.request_timeout, model.max_retries, model.stream_usage) == (120.0, 2, True)
 
@@ -256,7 +256,7 @@ def test_without_a_key_it_sends_none_of_openais(monkeypatch: pytest.MonkeyPatch)
 
 def test_options_win() -> None:
     model = chat_openai(
-        openai_api_base="http://phone.example/v1",
+        openai_api_base="https://phone.example/v1",
         model_name="a-model",
         openai_api_key="a-key",
         request_timeout=5,
@@ -265,7 +265,7 @@ def test_options_win() -> None:
         temperature=0.5,
         max_retries=7,
     )
-    assert (model.openai_api_base, model.model_name, key(model)) == ("http://phone.example/v1", "a-model", "a-key")
+    assert (model.openai_api_base, model.model_name, key(model)) == ("https://phone.example/v1", "a-model", "a-key")
     assert (model.request_timeout, model.extra_body, model.stream_usage) == (5, {"top_k": 1}, False)
     assert (model.temperature, model.max_retries) == (0.5, 7)
 
