@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from . import defaults
+from ._resume import Beginning
 from ._sse import SSEDecoder
 from ._status import status_error
 from .actions import Action, ActionScanner
@@ -56,11 +58,15 @@ class Assembler:
         self._n = n
         self._json = json
         self._stop_on_repetition = stop_on_repetition
+        self._max_event_bytes = max_event_bytes
         self._sse = SSEDecoder(max_event_bytes)
         self._choices: dict[int, _ChoiceBuilder] = {}
         self._head: Chunk = {}
+        self._begun = False
         self._usage: UsageCounts | None = None
         self._ended = False
+        self._beginning: Beginning | None = None
+        self._earlier_usage: Usage | None = None
         self.events: deque[Event] = deque()
         self.started = False
         """Whether anything of the answer has arrived; the role alone is nothing."""
@@ -102,11 +108,34 @@ class Assembler:
                 "what had arrived is in the error's `partial`"
             )
 
+    def beginning(self) -> Beginning:
+        """What has come of an answer that was cut."""
+        usage = self._usage or {}
+        prompt, tokens = usage.get("prompt_tokens"), usage.get("completion_tokens") or self.tokens
+        return Beginning(
+            words="".join(choice.words for choice in self._choices.values()),
+            answers=len(self._choices),
+            thought=all(choice.thought for choice in self._choices.values()),
+            calls_tools=any(choice.calls_tools for choice in self._choices.values()),
+            tokens=tokens,
+            prompt_tokens=prompt and prompt + tokens,
+            model=self._head.get("model"),
+            system_fingerprint=self._head.get("system_fingerprint"),
+        )
+
+    def go_on(self) -> None:
+        """What is fed from now on is the rest of the answer, from a request of its own."""
+        self._beginning = self.beginning()
+        self._sse = SSEDecoder(self._max_event_bytes)
+        self._begun = self._ended = False
+        self._earlier_usage, self._usage = self._counted(), None
+
     def reply(self, timing: Timing | None = None, attempts: int = 1) -> Reply:
         """All that has arrived, complete or not."""
         return Reply(
             choices=tuple(self._choices[index].build() for index in sorted(self._choices)),
-            usage=None if self._usage is None else Usage.of(self._usage),
+            usage=self._counted(),
+            resumed=self._beginning is not None,
             model=self._head.get("model") or "",
             id=self._head.get("id") or "",
             created=self._head.get("created"),
@@ -118,8 +147,8 @@ class Assembler:
     def _add(self, chunk: Chunk) -> None:
         if chunk.get("error") or chunk.get("object") == "error":
             raise status_error(0, chunk)
-        if not self._head and chunk.get("id"):
-            self._head = chunk
+        if not self._begun and chunk.get("id"):
+            self._begin(chunk)
         if (usage := chunk.get("usage")) is not None:
             self._usage = usage
         for choice in chunk.get("choices") or ():
@@ -133,6 +162,18 @@ class Assembler:
                 self.tokens += builder.add(choice)
                 self._finished += builder.finish_reason is not None
         self.started = self.started or self.tokens > 0
+
+    def _begin(self, chunk: Chunk) -> None:
+        if self._beginning is not None:
+            self._beginning.check(chunk)
+        self._begun = True
+        self._head = self._head or chunk
+
+    def _counted(self) -> Usage | None:
+        usage = None if self._usage is None else Usage.of(self._usage)
+        if usage and self._beginning and self._beginning.thought:
+            usage = replace(usage, reasoning_tokens=0)  # vLLM's parser takes the rest of an answer for thinking
+        return usage + self._earlier_usage if usage and self._earlier_usage else usage or self._earlier_usage
 
     @property
     def complete(self) -> bool:
@@ -175,6 +216,7 @@ class _ChoiceBuilder:
         self._action: Action | None = None
         self._action_told = False
         self._raw: list[str] = []
+        self._raw_reasoning: list[str] = []
         self._refusal: list[str] = []
         self._tool_calls: dict[int, _ToolCallBuilder] = {}
         self._logprobs: dict[str, Any] = {}
@@ -187,6 +229,7 @@ class _ChoiceBuilder:
         delta = choice.get("delta") or choice.get("message") or {}
         self._keep_details(choice, delta)
         if reasoning := delta.get("reasoning") or delta.get("reasoning_content"):  # vLLM's name, and an older one
+            self._raw_reasoning.append(reasoning)
             self._add_pieces(self._splitter.feed(reasoning, reasoning=True))
         if content := delta.get("content"):
             self._raw.append(content)
@@ -198,6 +241,26 @@ class _ChoiceBuilder:
         elif reason := choice.get("finish_reason"):
             self._finish(reason)
         return bool(reasoning or content or delta.get("tool_calls") or self.finish_reason)
+
+    @property
+    def words(self) -> str:
+        """What the model wrote, also where the server has taken the thinking out."""
+        reasoning, text = "".join(self._raw_reasoning), "".join(self._raw)
+        if not reasoning:
+            return text
+        return f"<think>{reasoning.removeprefix('<think>')}" + (
+            f"</think>{text.removeprefix('</think>')}" if text else ""
+        )
+
+    @property
+    def thought(self) -> bool:
+        """Whether the thinking is over."""
+        return self._splitter.announced
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether a native tool call has begun."""
+        return bool(self._tool_calls)
 
     def build(self) -> Choice:
         split = self._splitter.split()

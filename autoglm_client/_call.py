@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,11 +14,14 @@ from weakref import WeakMethod
 
 from . import defaults
 from ._assembler import Assembler
+from ._checks import encoded
 from ._interrupt import hang_up
+from ._resume import continuation, obstacles
 from ._secret import Secret
 from .errors import AutoGLMError, Cancelled, ConfigurationError, ConnectionFailed, InvalidReply, StreamInterrupted
 from .reply import Reply, Timing
 from .timeouts import CallClock, running_clock
+from .wire import Resume
 
 _COMPRESSIONS = {"gzip", "deflate", "br", "zstd", "compress", "x-gzip"}
 
@@ -51,6 +55,8 @@ class Call:
     clock: CallClock
     assembler: Assembler = field(default_factory=Assembler)
     new_assembler: Callable[[], Assembler] = Assembler
+    resume: Resume = "never"
+    resumed: bool = False
     id: str = field(default_factory=lambda: urandom(12).hex())
     attempts: int = 0
     first_token: float | None = None
@@ -64,8 +70,32 @@ class Call:
             raise self.clock.error("total")
         self.attempts += 1
         self._received = 0
-        self.assembler = self.new_assembler()
-        self.first_token = None
+        if self.resumed:
+            self.assembler.go_on()
+        else:
+            self.assembler = self.new_assembler()
+            self.first_token = None
+
+    def go_on(self, cut: AutoGLMError) -> bool:
+        """Make this the request for the rest of an answer that was cut; false, with a note, where that cannot be."""
+        reason = self._obstacle(cut)
+        if reason is None:
+            self.content = encoded(continuation(self._body(), self.assembler.beginning()))
+            self.resumed = self.clock.fresh_only = True
+        elif self.resume != "never":
+            cut.add_note(f"the answer was not resumed: {reason}")
+        return reason is None
+
+    def _obstacle(self, cut: AutoGLMError) -> str | None:
+        if self.resume == "never" or type(cut) is not StreamInterrupted:
+            return "it was not merely cut"
+        if self.resumed:
+            return "it had been resumed before"
+        return next(obstacles(self.resume, self._body(), self.assembler.beginning()), None)
+
+    def _body(self) -> dict[str, Any]:
+        body: dict[str, Any] = json.loads(self.content or b"{}")
+        return body
 
     def headers_to_send(self) -> dict[str, str]:
         """A name for the attempt, which vLLM takes for its own, and one for the call, for gateways."""

@@ -92,6 +92,7 @@ class Configuration:
             clock=CallClock(timeouts if stream else timeouts.without_token_clocks(), deadline),
             secret=self._key,
             new_assembler=new_assembler,
+            resume=merged.get("resume", "never"),
         )
 
     def policy(self, call: Call) -> Policy:
@@ -147,6 +148,8 @@ class Configuration:
             body["skip_special_tokens"] = False  # or the server strips the think and answer tags
         if stream and self.endpoint.stream_usage:
             body["stream_options"] = {"include_usage": True}
+            if self.endpoint.extensions and options.get("resume", "never") != "never":
+                body["stream_options"]["continuous_usage_stats"] = True  # or nobody knows what a cut answer has cost
         body.update({name: value for name, value in options.items() if name not in CLIENT_OPTIONS})
         extra = dict(options.get("extra_body") or {})
         self._set_thinking(body, extra, options.get("thinking"))

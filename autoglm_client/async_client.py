@@ -27,7 +27,7 @@ from .errors import (
 from .messages import Messages
 from .reply import Reply
 from .timeouts import Timeouts
-from .wire import ChatOptions, ModelCard, ModelList, Tokens
+from .wire import ChatOptions, ModelCard, ModelList, Resume, Tokens
 
 if TYPE_CHECKING:
     import httpx
@@ -57,6 +57,7 @@ class AsyncAutoGLM:
         timeout: float | Timeouts | None = Timeouts(),  # noqa: B008 - frozen
         max_attempts: int = defaults.MAX_ATTEMPTS,
         max_event_bytes: int = defaults.MAX_EVENT_BYTES,
+        resume: Resume = "never",
         headers: Mapping[str, str] | None = None,
         options: ChatOptions | None = None,
         http_client: httpx2.AsyncClient | httpx.AsyncClient | None = None,
@@ -69,7 +70,7 @@ class AsyncAutoGLM:
             max_attempts=max_attempts,
             max_event_bytes=max_event_bytes,
             headers=headers,
-            options=options,
+            options={"resume": resume, **(options or {})},
         )
         self._pool = AsyncPool(self._configuration.base_url, http_client)
 

@@ -20,8 +20,10 @@ from ._redirect import followed
 from ._retry import Policy, sync_attempts
 from .errors import (
     AutoGLMError,
+    Cancelled,
     ConfigurationError,
     ConnectionFailed,
+    DeadlineExceeded,
     NotFound,
     ServerFailed,
     StreamInterrupted,
@@ -83,11 +85,12 @@ class ReplyStream:
         events = call.assembler.events
         while not events:
             if self._failure is not None:
-                raise self._failure
-            if self._answer.closed:
+                self._go_on(self._failure)
+            elif self._answer.closed:
                 self._check_complete()
                 raise StopIteration
-            self._advance()
+            else:
+                self._advance()
         return events.popleft()
 
     @property
@@ -126,6 +129,24 @@ class ReplyStream:
             clock, failure = self._call.clock, StreamInterrupted(f"the answer {state}; see also `partial`")
             raise self._failure or self._call.described(clock.error() if clock.cancelled else failure)
 
+    def _go_on(self, cut: AutoGLMError) -> None:
+        """Ask for the rest of an answer that was cut; raises what cut it where there is none to be had."""
+        budget = self._configuration.budget
+        if not (budget.allows_retries and self._call.go_on(cut)):
+            raise cut
+        budget.failed()
+        try:
+            self._start()
+            self._check_news()
+        except BaseException as error:
+            self._answer.close()
+            if not isinstance(error, AutoGLMError) or isinstance(error, Cancelled | DeadlineExceeded):
+                raise
+            self._failure = cut
+            cut.add_note(f"the answer was not resumed: {error}")
+            raise cut from error
+        budget.succeeded()
+
     def _start(self) -> None:
         self._failure = None
         if self._left:
@@ -133,6 +154,10 @@ class ReplyStream:
         self._answer.open()
         while not self._has_news:
             self._advance()
+        if not self._call.assembler.started:
+            self._check_news()
+
+    def _check_news(self) -> None:
         if self._failure is not None and not self._call.assembler.events:
             raise self._failure
 
