@@ -60,7 +60,9 @@ class AsyncReplyStream:
             async for attempt in async_attempts(policy, pause):
                 with attempt:
                     await self._start()
-        except BaseException:  # a cancelled task, too, must not keep the connection
+        except BaseException as error:  # a cancelled task, too, must not keep the connection
+            if isinstance(error, AutoGLMError):
+                self._call.described(error)  # also what ended a pause
             await self.close()
             raise
         return self
@@ -142,7 +144,7 @@ class AsyncReplyStream:
             await self._answer.close()
             if not isinstance(error, AutoGLMError) or isinstance(error, Cancelled | DeadlineExceeded):
                 raise
-            self._failure = cut
+            self._failure = self._call.described(cut)
             cut.add_note(f"the answer was not resumed: {error}")
             raise cut from error
         budget.succeeded()

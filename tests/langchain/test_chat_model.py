@@ -107,7 +107,7 @@ def test_the_answer(model: ChatAutoGLM) -> None:
     assert told["stop_reason"] == 151348
     assert message.id is not None
     assert message.id.startswith("lc_run--")
-    assert message.usage_metadata == {"input_tokens": 7, "output_tokens": 25, "total_tokens": 32}
+    assert message.usage_metadata == {"input_tokens": 8, "output_tokens": 25, "total_tokens": 33}
 
 
 @pytest.mark.parametrize("form", ["tags", "reasoning", "reasoning_content", "stripped"])
