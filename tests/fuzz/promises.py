@@ -300,8 +300,9 @@ def check_action(text: str, finish_reason: str | None = None) -> None:
         with nothing_evaluated():
             call = read_action(text, finish_reason=finish_reason)
     except ActionError as error:
-        assert 0 <= error.position <= len(error.text)
-        str(error)
+        refused = error
+        assert 0 <= refused.position <= len(refused.text)
+        assert str(refused)
         return
     for action in (call.action, *call.extra_actions):
         check_one_action(action)
@@ -356,7 +357,8 @@ def check_header(data: bytes) -> None:
     try:
         header = read_header(data, "x.png")
     except MediaError as error:
-        assert str(error).startswith("x.png: ")
+        words = str(error)
+        assert words.startswith("x.png: ")
         return
     assert 0 < min(header.size) <= max(header.size) < 2**32
     if header.format == "JPEG":

@@ -7,6 +7,7 @@ import json
 from hypothesis import given, strategies as st
 
 from autoglm_client._assembler import Assembler
+from autoglm_client.actions import Action
 
 from ..test_actions import ACTIONS
 from . import promises
@@ -107,7 +108,7 @@ def test_any_text_is_an_action_or_an_action_error(text: str, finish: str | None)
 
 @fuzzed(200)
 @given(ACTIONS)
-def test_every_action_is_its_text(action: promises.Action) -> None:
+def test_every_action_is_its_text(action: Action) -> None:
     promises.check_one_action(action)
 
 
