@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from ..wire_samples import DATA, STREAMS, body_of
 from .promises import CONTROL, TAGS
 
-__all__ = ["ANSWERS", "CODE", "CUTS", "FINISH", "PICTURES", "SIZES", "STREAMS_OF_CHUNKS", "STREAMS_OF_EVENTS", "TEXTS"]
+__all__ = [
+    "ANSWERS",
+    "CODE",
+    "CUTS",
+    "FINISH",
+    "PICTURES",
+    "SIZES",
+    "STREAMS_OF_CHUNKS",
+    "STREAMS_OF_EVENTS",
+    "TEXTS",
+    "UNBROKEN",
+]
 
 FINISH = st.sampled_from(["stop", "length", "tool_calls", "content_filter", "other"])
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
@@ -136,7 +147,8 @@ FIELDS += [
 LINES = st.sampled_from(FIELDS) | st.binary(max_size=12) | PLAIN.map(lambda text: b"data: " + text.encode())
 STREAMS_OF_EVENTS = st.lists(st.tuples(LINES, st.sampled_from(LINE_ENDS)), max_size=24).map(
     lambda lines: b"".join(line + end for line, end in lines)
-) | st.binary(max_size=80)
+)
+STREAMS_OF_EVENTS |= STREAMS_OF_EVENTS.map(lambda stream: b"\xef\xbb\xbf" + stream) | st.binary(max_size=80)
 
 # Chunks: real ones, and what JSON can do to them
 
@@ -202,6 +214,9 @@ JSON = st.sampled_from(ODD).map(json.dumps).map(json.loads) | st.recursive(  # a
 )
 
 
+ERRORS = st.fixed_dictionaries({"error": JSON | st.fixed_dictionaries({}, optional={"code": JSON, "message": JSON})})
+
+
 @st.composite
 def chunks(draw: st.DrawFn) -> list[Any]:
     """The chunks of an answer: a real one's, or made for a text; some of them changed."""
@@ -211,6 +226,7 @@ def chunks(draw: st.DrawFn) -> list[Any]:
         made = real[start : start + draw(st.integers(0, 12))] + real[-2:] * draw(st.integers(0, 1))
     else:
         made = [{"choices": [draw(choice())]} for _ in range(draw(st.integers(0, 8)))]
+        made += draw(st.lists(ERRORS, max_size=1))
     for _ in range(draw(st.integers(0, 3)) if made else 0):
         change(draw, made)
     return made
@@ -219,7 +235,7 @@ def chunks(draw: st.DrawFn) -> list[Any]:
 @st.composite
 def choice(draw: st.DrawFn) -> Any:
     """What one chunk brings to one answer."""
-    texts = st.none() | st.just("") | TEXTS | SHARD
+    texts = st.sampled_from([None, "", *CALLS]) | TEXTS | SHARD
     calls = st.fixed_dictionaries(
         {},
         optional={
@@ -279,6 +295,10 @@ def streams_of_chunks(draw: st.DrawFn) -> bytes:
 
 
 STREAMS_OF_CHUNKS = streams_of_chunks()
+UNBROKEN = st.lists(choice(), max_size=5).map(
+    lambda made: b"".join(b"data: " + written({"choices": [each]}, ascii_only=False) + b"\n\n" for each in made)
+)
+"""Chunks as a server may send them, with nothing lost or changed."""
 
 # Pictures
 

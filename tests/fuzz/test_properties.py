@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from autoglm_client._assembler import Assembler
 from autoglm_client.actions import Action
@@ -22,6 +22,7 @@ from .strategies import (
     STREAMS_OF_CHUNKS,
     STREAMS_OF_EVENTS,
     TEXTS,
+    UNBROKEN,
 )
 
 
@@ -31,15 +32,17 @@ def test_events_are_what_the_rules_say(stream: bytes, sizes: list[int]) -> None:
     promises.check_events(promises.cut(stream, *sizes))
 
 
-@fuzzed(300)
+@fuzzed(500)
 @given(
-    STREAMS_OF_CHUNKS | STREAMS_OF_EVENTS,
+    STREAMS_OF_CHUNKS | UNBROKEN | STREAMS_OF_EVENTS,
     SIZES,
     st.sampled_from([1, 1, 2]),
     st.booleans(),
     st.booleans(),
     st.sampled_from([400, promises.MAX_BYTES, promises.MAX_BYTES]),
 )
+@example(b'data: {"error":{"code":"000400%s"}}\n\n' % (5000 * b"0"), [40], 1, False, False, promises.MAX_BYTES)
+@example(b'data: {"choices":[{"delta":{"content":"finish()"}}]}\n\n', [40], 1, False, False, promises.MAX_BYTES)
 def test_any_bytes_are_an_answer_or_one_of_our_errors(
     stream: bytes, sizes: list[int], n: int, as_json: bool, stop: bool, limit: int
 ) -> None:
@@ -48,11 +51,11 @@ def test_any_bytes_are_an_answer_or_one_of_our_errors(
 
 
 @fuzzed(150)
-@given(STREAMS_OF_CHUNKS, STREAMS_OF_CHUNKS | STREAMS_OF_EVENTS, st.sampled_from([1, 2]))
+@given(UNBROKEN, UNBROKEN | STREAMS_OF_CHUNKS | STREAMS_OF_EVENTS, st.sampled_from([1, 2]))
 def test_a_complete_answer_stays_as_it_is(stream: bytes, behind: bytes, n: int) -> None:
     ends = [{"choices": [{"index": index, "finish_reason": "stop"}]} for index in range(n)]
     end = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in ends)
-    promises.check_the_end([stream, b"\n\n", end], promises.cut(behind, 50), n=n)
+    promises.check_the_end([stream, end], promises.cut(behind, 50), n=n)
 
 
 @fuzzed(150)
