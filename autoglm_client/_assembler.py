@@ -5,6 +5,7 @@ A plain completion goes through the same hands as a stream of one chunk, so both
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 __all__ = ["Assembler"]
+
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""An escape in JSON; in the group, half a character."""
 
 REPETITION = "repetition"
 """The ``finish_reason`` of an answer that this client ended because it repeated itself."""
@@ -155,6 +161,8 @@ class Assembler:
             index = choice.get("index") or 0
             builder = self._choices.get(index)
             if builder is None:
+                if self.complete:  # one that nobody asked for, too late to make the answer incomplete
+                    continue
                 splitter = ReasoningSplitter(json=self._json)
                 builder = _ChoiceBuilder(index, splitter, self._stop_on_repetition, self.events.append)
                 self._choices[index] = builder
@@ -185,6 +193,17 @@ def _decode(text: bytes | str) -> Chunk:
     try:
         chunk: Chunk = reader(Chunk)(text)
     except ValueError as error:
+        chunk = _decode_mended(text, error)
+    return chunk
+
+
+def _decode_mended(text: bytes | str, error: ValueError) -> Chunk:
+    """Servers that count in UTF-16 cut a character in two: its halves are no JSON, but no reason to lose the rest."""
+    data = text.encode() if isinstance(text, str) else text
+    mended = _ESCAPE.sub(lambda match: rb"\ufffd" if match[1] else match[0], data)
+    try:
+        chunk: Chunk = reader(Chunk)(mended)
+    except ValueError:
         raise InvalidReply(f"the server sent no chat completion: {_problem(error)}: {_excerpt(text)}") from None
     return chunk
 

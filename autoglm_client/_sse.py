@@ -51,7 +51,7 @@ class SSEDecoder:
         for block in self._whole_events(data):
             if (event := self._read(block)) is not None:
                 yield event
-        if len(self._buffer) > self._max_event_bytes:
+        if len(self._buffer) - self._buffer.endswith(b"\n") > self._max_event_bytes:  # that may be half a blank line
             self._refuse()
 
     def _with_plain_line_ends(self, data: bytes) -> bytes:
@@ -63,7 +63,7 @@ class SSEDecoder:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _whole_events(self, data: bytes) -> list[bytes]:
-        if not self._buffer and data.endswith(b"\n\n"):
+        if not self._buffer and data.endswith(b"\n\n") and not data.endswith(b"\n\n\n"):
             return data[:-2].split(b"\n\n")
         seam = max(len(self._buffer) - 1, 0)  # the blank line may lie across the cut
         self._buffer += data
