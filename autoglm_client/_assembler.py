@@ -87,7 +87,7 @@ class Assembler:
             else:
                 self._add(_decode(text))
 
-    def feed_whole(self, body: bytes) -> None:
+    def feed_whole(self, body: bytes | bytearray) -> None:
         """Take a completion that came in one piece."""
         chunk = _decode(body)
         self._add(chunk)
@@ -140,7 +140,7 @@ class Assembler:
         return self._finished >= self._n and self._finished == len(self._choices)
 
 
-def _decode(text: bytes | str) -> Chunk:
+def _decode(text: bytes | bytearray | str) -> Chunk:
     try:
         chunk: Chunk = reader(Chunk)(text)
     except ValueError as error:
@@ -153,10 +153,9 @@ def _problem(error: ValueError) -> str:
     return ": ".join(filter(None, [".".join(map(str, problem["loc"])), problem["msg"]]))
 
 
-def _excerpt(text: bytes | str) -> str:
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    return text[:200].strip() or "(empty)"
+def _excerpt(text: bytes | bytearray | str) -> str:
+    start = text[:200] if isinstance(text, str) else text[:600].decode("utf-8", "replace")[:200]
+    return start.strip() or "(empty)"
 
 
 class _ChoiceBuilder:

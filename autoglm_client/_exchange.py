@@ -28,12 +28,11 @@ from .messages import Messages, as_messages
 from .timeouts import CallClock, Timeouts
 from .wire import CLIENT_OPTIONS, ChatOptions, reader
 
-__all__ = ["MAX_ERROR_BYTES", "Configuration", "read_shape"]
+__all__ = ["Configuration", "read_shape"]
 
 T = TypeVar("T")
 
 _REQUIRED_HEADERS = {"accept-encoding": "identity", "user-agent": f"autoglm-client/{defaults.__version__}"}
-MAX_ERROR_BYTES = 64 * 1024
 
 
 class Configuration:
@@ -169,7 +168,7 @@ class Configuration:
         if shown is not None:
             body.setdefault("include_reasoning", _checked_switch("return_reasoning", shown))
 
-    def failure(self, head: Head, body: bytes) -> StatusError:
+    def failure(self, head: Head, body: bytes | bytearray) -> StatusError:
         """The error for an answer whose status is not 200."""
         text = body.decode("utf-8", "replace")
         try:
@@ -198,7 +197,7 @@ def _asks_for_json(body: Mapping[str, Any]) -> bool:
     return isinstance(constraint, Mapping) and bool(constraint.get("json") or constraint.get("json_object"))
 
 
-def read_shape(shape: type[T], body: bytes) -> T:
+def read_shape(shape: type[T], body: bytes | bytearray) -> T:
     """Decode the answer of another route."""
     try:
         value: T = reader(shape)(body)  # type: ignore[arg-type]  # every class is hashable

@@ -181,7 +181,7 @@ class AsyncAutoGLM:
         """Whether the server says that it is well."""
         try:
             return await async_is_well(self._configuration, self._pool, None)
-        except StatusError:
+        except (InvalidReply, StatusError):
             return False
 
     async def wait_until_ready(
@@ -208,5 +208,5 @@ class AsyncAutoGLM:
             await async_pause(clock, 0.5)
         raise clock.error()
 
-    async def _read_route(self, call: Call) -> bytes:
+    async def _read_route(self, call: Call) -> bytearray:
         return await async_read(self._configuration, self._pool, call, self._configuration.policy(call))

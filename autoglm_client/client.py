@@ -179,7 +179,7 @@ class AutoGLM:
         """Whether the server says that it is well."""
         try:
             return sync_is_well(self._configuration, self._pool, None)
-        except StatusError:
+        except (InvalidReply, StatusError):
             return False
 
     def wait_until_ready(self, timeout: float = 600.0, progress: Callable[[float, str], object] | None = None) -> None:
@@ -204,5 +204,5 @@ class AutoGLM:
             sync_pause(clock, 0.5)
         raise clock.error()
 
-    def _read_route(self, call: Call) -> bytes:
+    def _read_route(self, call: Call) -> bytearray:
         return sync_read(self._configuration, self._pool, call, self._configuration.policy(call))

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Self, cast
 from . import defaults
 from ._call import Call, Guard
 from ._concurrency import sync_pause
-from ._exchange import MAX_ERROR_BYTES, Configuration
+from ._exchange import Configuration
+from ._inflate import Inflater, inflater_for
 from ._pool import Pool
 from ._redirect import followed
 from ._retry import Policy, sync_attempts
@@ -203,10 +204,11 @@ class Answer:
                 if isinstance(error, AutoGLMError):
                     raise
                 raise ConfigurationError(f"the request to {call.url} cannot be made: {error}") from error
+            call.open(self.head)
+            if inflater := inflater_for(self.head.headers.get("content-encoding")):
+                self.chunks = _inflated(self.chunks, inflater)
         if self.head.status_code != 200:
             self._refuse()
-        with self.guard:
-            call.open(self.head)
 
     def _follow(self) -> None:
         """Send the request, and again where the same server sends it on to, with the same method and body."""
@@ -232,17 +234,14 @@ class Answer:
         )
         return client.send(request, stream=True, follow_redirects=False)
 
-    def read(self) -> bytes | None:
-        """The next piece of the body, ``None`` after the last."""
-        with self.guard:
-            return next(self.chunks, None)
-
-    def read_all(self, limit: int = defaults.MAX_BODY_BYTES) -> bytes:
-        """The whole body, or a little more than ``limit`` bytes of it."""
+    def read_all(self, limit: int) -> bytearray:
+        """The whole body, or a little more than ``limit`` bytes of it; not as ``bytes``, which would be a copy."""
         body = bytearray()
-        while len(body) <= limit and (data := self.read()) is not None:
-            body += data
-        return bytes(body)
+        with self.guard:
+            while len(body) <= limit and (data := next(self.chunks, None)) is not None:
+                body += data
+                self._call.clock.check()
+        return body
 
     def close(self) -> None:
         """Give the connection back, or close it when the body was not read to its end."""
@@ -256,9 +255,9 @@ class Answer:
 
     def _refuse(self) -> None:
         try:
-            body = self.read_all(MAX_ERROR_BYTES)
+            body = (self.read_all(defaults.MAX_ERROR_BYTES))[: defaults.MAX_ERROR_BYTES]
         except AutoGLMError:
-            body = b""  # the status says enough
+            body = bytearray()  # the status says enough
         finally:
             self.close()
         with self.guard:
@@ -277,7 +276,7 @@ def _pause(configuration: Configuration, pool: Pool, policy: Policy, clock: Call
             raise policy.error if policy.error and not clock.cancelled else clock.error()
 
 
-def sync_read(configuration: Configuration, pool: Pool, call: Call, policy: Policy) -> bytes:
+def sync_read(configuration: Configuration, pool: Pool, call: Call, policy: Policy) -> bytearray:
     """The whole answer of a route that has no stream."""
     for attempt in sync_attempts(policy, partial(sync_pause, call.clock)):
         with attempt:
@@ -285,9 +284,22 @@ def sync_read(configuration: Configuration, pool: Pool, call: Call, policy: Poli
     return body
 
 
-def _read_once(configuration: Configuration, pool: Pool, call: Call) -> bytes:
+def _read_once(configuration: Configuration, pool: Pool, call: Call) -> bytearray:
     with Answer(configuration, pool, call) as answer:
-        return answer.read_all()
+        body = answer.read_all(defaults.MAX_BODY_BYTES)
+        with answer.guard:
+            call.check_size(len(body))
+        return body
+
+
+def _inflated(chunks: Generator[bytes, None, None], inflater: Inflater) -> Generator[bytes, None, None]:
+    try:
+        for data in chunks:
+            for piece in inflater.feed(data):
+                yield piece
+        inflater.close()
+    finally:
+        chunks.close()
 
 
 def sync_is_well(configuration: Configuration, pool: Pool, clock: CallClock | None) -> bool:
