@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Assembler"]
 
+_PIECE = 16
+
 REPETITION = "repetition"
 """The ``finish_reason`` of an answer that this client ended because it repeated itself."""
 
@@ -85,12 +87,12 @@ class Assembler:
             if text.startswith("[DONE]"):
                 self._ended = True
             else:
-                self._add(_decode(text))
+                self._add(_decode(text), text)
 
-    def feed_whole(self, body: bytes | bytearray) -> None:
+    def feed_whole(self, body: bytes) -> None:
         """Take a completion that came in one piece."""
         chunk = _decode(body)
-        self._add(chunk)
+        self._add(chunk, body)
         if chunk.get("choices") is None:
             raise InvalidReply(f"the server's answer is not a chat completion: {_excerpt(body)}")
 
@@ -115,9 +117,9 @@ class Assembler:
             attempts=attempts,
         )
 
-    def _add(self, chunk: Chunk) -> None:
+    def _add(self, chunk: Chunk, text: bytes | str) -> None:
         if chunk.get("error") or chunk.get("object") == "error":
-            raise status_error(0, chunk)
+            raise status_error(0, chunk, text=_start(text, defaults.MAX_ERROR_BYTES))
         if not self._head and chunk.get("id"):
             self._head = chunk
         if (usage := chunk.get("usage")) is not None:
@@ -126,6 +128,7 @@ class Assembler:
             index = choice.get("index") or 0
             builder = self._choices.get(index)
             if builder is None:
+                _check(len(self._choices), max(self._n, defaults.MAX_PARTS), "choices")
                 splitter = ReasoningSplitter(json=self._json)
                 builder = _ChoiceBuilder(index, splitter, self._stop_on_repetition, self.events.append)
                 self._choices[index] = builder
@@ -140,7 +143,7 @@ class Assembler:
         return self._finished >= self._n and self._finished == len(self._choices)
 
 
-def _decode(text: bytes | bytearray | str) -> Chunk:
+def _decode(text: bytes | str) -> Chunk:
     try:
         chunk: Chunk = reader(Chunk)(text)
     except ValueError as error:
@@ -153,9 +156,17 @@ def _problem(error: ValueError) -> str:
     return ": ".join(filter(None, [".".join(map(str, problem["loc"])), problem["msg"]]))
 
 
-def _excerpt(text: bytes | bytearray | str) -> str:
-    start = text[:200] if isinstance(text, str) else text[:600].decode("utf-8", "replace")[:200]
-    return start.strip() or "(empty)"
+def _check(count: int, limit: int, what: str) -> None:
+    if count > limit:
+        raise InvalidReply(f"the server's answer has more than {limit} {what}")
+
+
+def _excerpt(text: bytes | str) -> str:
+    return _start(text, 200).strip() or "(empty)"
+
+
+def _start(text: bytes | str, size: int) -> str:
+    return text[:size] if isinstance(text, str) else text[:size].decode("utf-8", "replace")
 
 
 class _ChoiceBuilder:
@@ -179,6 +190,7 @@ class _ChoiceBuilder:
         self._logprobs: dict[str, Any] = {}
         self._token_ids: list[int] = []
         self._stop_reason: int | str | None = None
+        self._size = 0
         self.finish_reason: str | None = None
 
     def add(self, choice: ChunkChoice) -> bool:
@@ -187,8 +199,10 @@ class _ChoiceBuilder:
         self._keep_details(choice, delta)
         if reasoning := delta.get("reasoning") or delta.get("reasoning_content"):  # vLLM's name, and an older one
             self._add_pieces(self._splitter.feed(reasoning, reasoning=True))
+            self._count(reasoning)
         if content := delta.get("content"):
             self._raw.append(content)
+            self._count(content)
             self._add_pieces(self._splitter.feed(content))
         for position, part in enumerate(delta.get("tool_calls") or ()):
             self._add_tool_call(part, position)
@@ -252,9 +266,16 @@ class _ChoiceBuilder:
         index = position if index is None else index
         function = part.get("function") or {}
         arguments = function.get("arguments") or ""
+        self._count(arguments)
+        _check(len(self._tool_calls), defaults.MAX_PARTS, "tool calls")
         call = self._tool_calls.setdefault(index, _ToolCallBuilder())
         call.add(part.get("id"), function.get("name"), arguments)
         self._emit(ToolCallDelta(index, part.get("id"), function.get("name"), arguments, self._index))
+
+    def _count(self, text: str) -> None:
+        """Refuse what no model says: every piece is kept, and costs more than its characters."""
+        self._size += len(text) + _PIECE
+        _check(self._size, defaults.MAX_TEXT, "characters")
 
     def _finish(self, reason: str) -> None:
         self._add_pieces(self._splitter.close())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from io import BytesIO
 from os import urandom
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -55,7 +56,7 @@ class Call:
     attempts: int = 0
     first_token: float | None = None
     _received: int = 0
-    _whole: bytearray | None = None
+    _whole: BytesIO | None = None
     """The body so far where it is not a stream."""
 
     def begin_attempt(self) -> None:
@@ -87,14 +88,14 @@ class Call:
             raise ConnectionFailed("the server's answer was there before the request")
         self.clock.link = "answered"
         kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
-        self._whole = None if kind == "text/event-stream" else bytearray()
+        self._whole = None if kind == "text/event-stream" else BytesIO()
 
     def take(self, data: bytes) -> None:
         """The next piece of the body; what it means is appended to the assembler's events."""
         self._received += len(data)
         self.check_size(self._received)
         if self._whole is not None:
-            self._whole += data
+            self._whole.write(data)
         else:
             tokens = self.assembler.tokens
             self.assembler.feed(data)
@@ -112,7 +113,7 @@ class Call:
     def end(self) -> None:
         """The body has ended; raises when the answer has not."""
         if self._whole is not None:
-            self.assembler.feed_whole(self._whole)
+            self.assembler.feed_whole(self._whole.getvalue())  # which is no copy
         self.assembler.close()
 
     def _heard(self) -> None:

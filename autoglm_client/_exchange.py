@@ -168,7 +168,7 @@ class Configuration:
         if shown is not None:
             body.setdefault("include_reasoning", _checked_switch("return_reasoning", shown))
 
-    def failure(self, head: Head, body: bytes | bytearray) -> StatusError:
+    def failure(self, head: Head, body: bytes) -> StatusError:
         """The error for an answer whose status is not 200."""
         text = body.decode("utf-8", "replace")
         try:
@@ -197,7 +197,7 @@ def _asks_for_json(body: Mapping[str, Any]) -> bool:
     return isinstance(constraint, Mapping) and bool(constraint.get("json") or constraint.get("json_object"))
 
 
-def read_shape(shape: type[T], body: bytes | bytearray) -> T:
+def read_shape(shape: type[T], body: bytes) -> T:
     """Decode the answer of another route."""
     try:
         value: T = reader(shape)(body)  # type: ignore[arg-type]  # every class is hashable

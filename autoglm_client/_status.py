@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .defaults import MAX_ERROR_BYTES
 from .errors import (
     AuthenticationFailed,
     BadRequest,
@@ -41,7 +42,8 @@ _BIGMODEL_CODES: dict[str, type[StatusError]] = {
 }
 _TOO_LONG = ("maximum context length", "longer than the maximum model length")  # vLLM's words for text, for images
 _RAY = re.compile(
-    r"Message: (?P<message>.*?) \(Request ID: [^)]*\), Internal exception: .*?, original exception: (?P<original>.*)",
+    r"Message: (?P<message>.*?) \(Request ID: [^)]{0,200}\), "
+    r"Internal exception: .*?, original exception: (?P<original>.*)",
     re.DOTALL,
 )
 """Ray Serve LLM's ingress (2.60) around a message; where that is "Internal Server Error", a traceback says more."""
@@ -90,6 +92,8 @@ def _fields(body: object, outer: Mapping[str, Any]) -> Refusal:
     if not isinstance(body, Mapping):
         return Refusal(_words(body), code=str(outer.get("code") or ""))
     message = body.get("message") or outer.get("message") or _words(body)
+    if isinstance(message, str):
+        message = message[:MAX_ERROR_BYTES]
     kind, code = str(body.get("type") or ""), str(body.get("code") or "")
     if isinstance(message, str) and (wrapped := _RAY.fullmatch(message)):
         return Refusal(_unwrapped(**wrapped.groupdict()), type=kind, code=code, of_a_replica=True)
@@ -126,7 +130,7 @@ def status_error(
     error = kind(
         f"{message}: {words}" if words else message,
         status=status,
-        body=text or _words(body),
+        body=(text or _words(body))[:MAX_ERROR_BYTES],
         request_id=request_id,
         retry_after=retry_after,
     )

@@ -208,5 +208,5 @@ class AsyncAutoGLM:
             await async_pause(clock, 0.5)
         raise clock.error()
 
-    async def _read_route(self, call: Call) -> bytearray:
+    async def _read_route(self, call: Call) -> bytes:
         return await async_read(self._configuration, self._pool, call, self._configuration.policy(call))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from functools import partial
+from io import BytesIO
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
@@ -234,14 +235,14 @@ class AsyncAnswer:
         )
         return await client.send(request, stream=True, follow_redirects=False)
 
-    async def read_all(self, limit: int) -> bytearray:
-        """The whole body, or a little more than ``limit`` bytes of it; not as ``bytes``, which would be a copy."""
-        body = bytearray()
+    async def read_all(self, limit: int) -> bytes:
+        """The whole body, or a little more than ``limit`` bytes of it."""
+        body = BytesIO()
         with self.guard:
-            while len(body) <= limit and (data := await anext(self.chunks, None)) is not None:
-                body += data
+            while body.tell() <= limit and (data := await anext(self.chunks, None)) is not None:
+                body.write(data)
                 self._call.clock.check()
-        return body
+        return body.getvalue()
 
     async def close(self) -> None:
         """Give the connection back, or close it when the body was not read to its end."""
@@ -257,7 +258,7 @@ class AsyncAnswer:
         try:
             body = (await self.read_all(defaults.MAX_ERROR_BYTES))[: defaults.MAX_ERROR_BYTES]
         except AutoGLMError:
-            body = bytearray()  # the status says enough
+            body = b""  # the status says enough
         finally:
             await self.close()
         with self.guard:
@@ -278,7 +279,7 @@ async def _pause(
             raise policy.error if policy.error and not clock.cancelled else clock.error()
 
 
-async def async_read(configuration: Configuration, pool: AsyncPool, call: Call, policy: Policy) -> bytearray:
+async def async_read(configuration: Configuration, pool: AsyncPool, call: Call, policy: Policy) -> bytes:
     """The whole answer of a route that has no stream."""
     async for attempt in async_attempts(policy, partial(async_pause, call.clock)):
         with attempt:
@@ -286,7 +287,7 @@ async def async_read(configuration: Configuration, pool: AsyncPool, call: Call, 
     return body
 
 
-async def _read_once(configuration: Configuration, pool: AsyncPool, call: Call) -> bytearray:
+async def _read_once(configuration: Configuration, pool: AsyncPool, call: Call) -> bytes:
     async with AsyncAnswer(configuration, pool, call) as answer:
         body = await answer.read_all(defaults.MAX_BODY_BYTES)
         with answer.guard:

@@ -204,5 +204,5 @@ class AutoGLM:
             sync_pause(clock, 0.5)
         raise clock.error()
 
-    def _read_route(self, call: Call) -> bytearray:
+    def _read_route(self, call: Call) -> bytes:
         return sync_read(self._configuration, self._pool, call, self._configuration.policy(call))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import suppress
 from functools import partial
+from io import BytesIO
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
@@ -234,14 +235,14 @@ class Answer:
         )
         return client.send(request, stream=True, follow_redirects=False)
 
-    def read_all(self, limit: int) -> bytearray:
-        """The whole body, or a little more than ``limit`` bytes of it; not as ``bytes``, which would be a copy."""
-        body = bytearray()
+    def read_all(self, limit: int) -> bytes:
+        """The whole body, or a little more than ``limit`` bytes of it."""
+        body = BytesIO()
         with self.guard:
-            while len(body) <= limit and (data := next(self.chunks, None)) is not None:
-                body += data
+            while body.tell() <= limit and (data := next(self.chunks, None)) is not None:
+                body.write(data)
                 self._call.clock.check()
-        return body
+        return body.getvalue()
 
     def close(self) -> None:
         """Give the connection back, or close it when the body was not read to its end."""
@@ -257,7 +258,7 @@ class Answer:
         try:
             body = (self.read_all(defaults.MAX_ERROR_BYTES))[: defaults.MAX_ERROR_BYTES]
         except AutoGLMError:
-            body = bytearray()  # the status says enough
+            body = b""  # the status says enough
         finally:
             self.close()
         with self.guard:
@@ -276,7 +277,7 @@ def _pause(configuration: Configuration, pool: Pool, policy: Policy, clock: Call
             raise policy.error if policy.error and not clock.cancelled else clock.error()
 
 
-def sync_read(configuration: Configuration, pool: Pool, call: Call, policy: Policy) -> bytearray:
+def sync_read(configuration: Configuration, pool: Pool, call: Call, policy: Policy) -> bytes:
     """The whole answer of a route that has no stream."""
     for attempt in sync_attempts(policy, partial(sync_pause, call.clock)):
         with attempt:
@@ -284,7 +285,7 @@ def sync_read(configuration: Configuration, pool: Pool, call: Call, policy: Poli
     return body
 
 
-def _read_once(configuration: Configuration, pool: Pool, call: Call) -> bytearray:
+def _read_once(configuration: Configuration, pool: Pool, call: Call) -> bytes:
     with Answer(configuration, pool, call) as answer:
         body = answer.read_all(defaults.MAX_BODY_BYTES)
         with answer.guard:

@@ -222,7 +222,7 @@ class Tokens:
 
 
 @cache
-def reader(shape: type[Shape]) -> Callable[[str | bytes | bytearray], Shape]:
+def reader(shape: type[Shape]) -> Callable[[str | bytes], Shape]:
     """The function that decodes JSON of this shape and checks it; raises ``ValueError``.
 
     Servers add fields with every release: those that are not named here are ignored. pydantic is imported at the first
@@ -230,5 +230,5 @@ def reader(shape: type[Shape]) -> Callable[[str | bytes | bytearray], Shape]:
     """
     from pydantic import TypeAdapter
 
-    read: Callable[[str | bytes | bytearray], Shape] = TypeAdapter(shape).validator.validate_json
+    read: Callable[[str | bytes], Shape] = TypeAdapter(shape).validator.validate_json
     return read
