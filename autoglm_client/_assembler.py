@@ -41,6 +41,7 @@ _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
 """An escape in JSON; in the group, half a character."""
+_PIECE = 16
 
 REPETITION = "repetition"
 """The ``finish_reason`` of an answer that this client ended because it repeated itself."""
@@ -97,12 +98,12 @@ class Assembler:
             if text.startswith("[DONE]"):
                 self._ended = True
             else:
-                self._add(_decode(text))
+                self._add(_decode(text), text)
 
     def feed_whole(self, body: bytes) -> None:
         """Take a completion that came in one piece."""
         chunk = _decode(body)
-        self._add(chunk)
+        self._add(chunk, body)
         if chunk.get("choices") is None:
             raise InvalidReply(f"the server's answer is not a chat completion: {_excerpt(body)}")
 
@@ -150,9 +151,9 @@ class Assembler:
             attempts=attempts,
         )
 
-    def _add(self, chunk: Chunk) -> None:
+    def _add(self, chunk: Chunk, text: bytes | str) -> None:
         if chunk.get("error") or chunk.get("object") == "error":
-            raise status_error(0, chunk)
+            raise status_error(0, chunk, text=_start(text, defaults.MAX_ERROR_BYTES))
         if not self._begun and chunk.get("id"):
             self._begin(chunk)
         if (usage := chunk.get("usage")) is not None:
@@ -163,6 +164,7 @@ class Assembler:
             if builder is None:
                 if self.complete:  # one that nobody asked for, too late to make the answer incomplete
                     continue
+                _check(len(self._choices), max(self._n, defaults.MAX_PARTS), "choices")
                 splitter = ReasoningSplitter(json=self._json)
                 builder = _ChoiceBuilder(index, splitter, self._stop_on_repetition, self.events.append)
                 self._choices[index] = builder
@@ -213,10 +215,17 @@ def _problem(error: ValueError) -> str:
     return ": ".join(filter(None, [".".join(map(str, problem["loc"])), problem["msg"]]))
 
 
+def _check(count: int, limit: int, what: str) -> None:
+    if count > limit:
+        raise InvalidReply(f"the server's answer has more than {limit} {what}")
+
+
 def _excerpt(text: bytes | str) -> str:
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    return text[:200].strip() or "(empty)"
+    return _start(text, 200).strip() or "(empty)"
+
+
+def _start(text: bytes | str, size: int) -> str:
+    return text[:size] if isinstance(text, str) else text[:size].decode("utf-8", "replace")
 
 
 class _ChoiceBuilder:
@@ -241,6 +250,7 @@ class _ChoiceBuilder:
         self._logprobs: dict[str, Any] = {}
         self._token_ids: list[int] = []
         self._stop_reason: int | str | None = None
+        self._size = 0
         self.finish_reason: str | None = None
 
     def add(self, choice: ChunkChoice) -> bool:
@@ -250,8 +260,10 @@ class _ChoiceBuilder:
         if reasoning := delta.get("reasoning") or delta.get("reasoning_content"):  # vLLM's name, and an older one
             self._raw_reasoning.append(reasoning)
             self._add_pieces(self._splitter.feed(reasoning, reasoning=True))
+            self._count(reasoning)
         if content := delta.get("content"):
             self._raw.append(content)
+            self._count(content)
             self._add_pieces(self._splitter.feed(content))
         for position, part in enumerate(delta.get("tool_calls") or ()):
             self._add_tool_call(part, position)
@@ -335,9 +347,16 @@ class _ChoiceBuilder:
         index = position if index is None else index
         function = part.get("function") or {}
         arguments = function.get("arguments") or ""
+        self._count(arguments)
+        _check(len(self._tool_calls), defaults.MAX_PARTS, "tool calls")
         call = self._tool_calls.setdefault(index, _ToolCallBuilder())
         call.add(part.get("id"), function.get("name"), arguments)
         self._emit(ToolCallDelta(index, part.get("id"), function.get("name"), arguments, self._index))
+
+    def _count(self, text: str) -> None:
+        """Refuse what no model says: every piece is kept, and costs more than its characters."""
+        self._size += len(text) + _PIECE
+        _check(self._size, defaults.MAX_TEXT, "characters")
 
     def _finish(self, reason: str) -> None:
         self._add_pieces(self._splitter.close())

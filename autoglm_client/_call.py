@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from io import BytesIO
 from os import urandom
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,7 +24,7 @@ from .reply import Reply, Timing
 from .timeouts import CallClock, running_clock
 from .wire import Resume
 
-_COMPRESSIONS = {"gzip", "deflate", "br", "zstd", "compress", "x-gzip"}
+_MAX_WORDS = 200  # characters of the library's own text: h11 repeats a whole line
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -61,7 +62,7 @@ class Call:
     attempts: int = 0
     first_token: float | None = None
     _received: int = 0
-    _whole: bytearray | None = None
+    _whole: BytesIO | None = None
     """The body so far where it is not a stream."""
 
     def begin_attempt(self) -> None:
@@ -113,32 +114,36 @@ class Call:
 
     def open(self, head: Head) -> None:
         """The answer begins: as a stream or in one piece, which is the server's choice, whatever was asked for."""
-        encoding = head.headers.get("content-encoding", "").strip().lower()
-        if encoding in _COMPRESSIONS:
-            raise InvalidReply(f"the server compressed its answer ({encoding}), though it was asked not to")
+        if self.clock.link == "reused":
+            raise ConnectionFailed("the server's answer was there before the request")
+        self.clock.link = "answered"
         kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
-        self._whole = None if kind == "text/event-stream" else bytearray()
+        self._whole = None if kind == "text/event-stream" else BytesIO()
 
     def take(self, data: bytes) -> None:
         """The next piece of the body; what it means is appended to the assembler's events."""
         self._received += len(data)
-        if self._received > defaults.MAX_BODY_BYTES:
-            raise InvalidReply(f"the server's answer is larger than {defaults.MAX_BODY_BYTES} bytes")
+        self.check_size(self._received)
         if self._whole is not None:
-            self._whole += data
+            self._whole.write(data)
         else:
             tokens = self.assembler.tokens
             self.assembler.feed(data)
             if self.assembler.tokens > tokens:
                 self._heard()
                 return
-        if self.clock.is_over():  # a server that never pauses lets no read run into its limit
-            raise self.clock.error()
+        self.clock.check()
+
+    @staticmethod
+    def check_size(size: int) -> None:
+        """Refuse a body that is too large."""
+        if size > defaults.MAX_BODY_BYTES:
+            raise InvalidReply(f"the server's answer is larger than {defaults.MAX_BODY_BYTES} bytes")
 
     def end(self) -> None:
         """The body has ended; raises when the answer has not."""
         if self._whole is not None:
-            self.assembler.feed_whole(bytes(self._whole))
+            self.assembler.feed_whole(self._whole.getvalue())  # which is no copy
         self.assembler.close()
 
     def _heard(self) -> None:
@@ -272,17 +277,20 @@ def translate(error: Exception, call: Call) -> AutoGLMError | None:
         if "ReadTimeout" in names:
             return call.clock.error()
         return call.clock.error("send" if "WriteTimeout" in names else "connect")
+    words = call.secret.hidden(str(error))[:_MAX_WORDS] or type(error).__name__
+    if "RemoteProtocolError" in names and _is_nonsense(error) and call.clock.link != "reused":
+        return InvalidReply(f"what came from {call.url} is not valid HTTP: {words}")
     if call.assembler.started:
-        return StreamInterrupted(f"the connection broke before the answer was complete: {_words(error)}")
+        return StreamInterrupted(f"the connection broke before the answer was complete: {words}")
     if "ConnectError" in names:
         call.clock.link = "unreached"
-        return ConnectionFailed(
-            f"cannot connect to {call.url}: {_words(error)}: is the server running, is base_url right?"
-        )
+        return ConnectionFailed(f"cannot connect to {call.url}: {words}: is the server running, is base_url right?")
     if names & {"UnsupportedProtocol", "InvalidURL", "LocalProtocolError"}:
-        return ConfigurationError(f"the request to {call.url} cannot be sent: {_words(error)}")
-    return ConnectionFailed(f"the connection to {call.url} failed: {_words(error)}")
+        return ConfigurationError(f"the request to {call.url} cannot be sent: {words}")
+    return ConnectionFailed(f"the connection to {call.url} failed: {words}")
 
 
-def _words(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _is_nonsense(error: Exception) -> bool:
+    """Whether h11 cannot read what came, and not because the connection ended in the middle of it."""
+    whys = error.__cause__.args if error.__cause__ is not None else ()  # httpcore2's error holds the one of h11
+    return any(type(why).__module__.startswith("h11.") and not str(why).startswith("peer ") for why in whys)

@@ -28,12 +28,11 @@ from .messages import Messages, as_messages
 from .timeouts import CallClock, Timeouts
 from .wire import CLIENT_OPTIONS, ChatOptions, reader
 
-__all__ = ["MAX_ERROR_BYTES", "Configuration", "read_shape"]
+__all__ = ["Configuration", "read_shape"]
 
 T = TypeVar("T")
 
 _REQUIRED_HEADERS = {"accept-encoding": "identity", "user-agent": f"autoglm-client/{defaults.__version__}"}
-MAX_ERROR_BYTES = 64 * 1024
 
 
 class Configuration:

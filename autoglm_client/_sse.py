@@ -49,7 +49,7 @@ class SSEDecoder:
         if self._after_cr or b"\r" in data:
             data = self._with_plain_line_ends(data)
         for block in self._whole_events(data):
-            if (event := self._read(block)) is not None:
+            if block and (event := self._read(block)) is not None:
                 yield event
         if len(self._buffer) - self._buffer.endswith(b"\n") > self._max_event_bytes:  # that may be half a blank line
             self._refuse()
@@ -69,9 +69,10 @@ class SSEDecoder:
         self._buffer += data
         if self._buffer.find(b"\n\n", seam) < 0:
             return []
-        *blocks, rest = bytes(self._buffer).split(b"\n\n")
-        self._buffer = bytearray(rest)
-        return blocks
+        end = self._buffer.rindex(b"\n\n")
+        whole = bytes(memoryview(self._buffer)[:end])
+        self._buffer = self._buffer[end + 2 :]
+        return whole.split(b"\n\n")
 
     def _read(self, block: bytes) -> str | None:
         if len(block) > self._max_event_bytes:
@@ -79,13 +80,16 @@ class SSEDecoder:
         if self._at_start:
             self._at_start = False
             block = block.removeprefix(_BOM)
-        if block.startswith(b"data: ") and b"\n" not in block:
-            return self._text(block[6:])
+        if b"\n" not in block:
+            if block.startswith(b"data: "):
+                return self._text(memoryview(block)[6:])
+            if block.startswith(b":"):
+                return None
         return self._read_fields(block)
 
-    def _text(self, data: bytes) -> str:
+    def _text(self, data: bytes | memoryview) -> str:
         try:
-            return data.decode()
+            return str(data, "utf-8")
         except UnicodeDecodeError as error:
             raise InvalidReply(f"an event of the stream is not valid UTF-8: {error}") from error
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .defaults import MAX_ERROR_BYTES
 from .errors import (
     AuthenticationFailed,
     BadRequest,
@@ -89,6 +90,8 @@ def _fields(body: object, outer: Mapping[str, Any]) -> Refusal:
     if not isinstance(body, Mapping):
         return Refusal(_words(body), code=str(outer.get("code") or ""))
     message = body.get("message") or outer.get("message") or _words(body)
+    if isinstance(message, str):
+        message = message[:MAX_ERROR_BYTES]
     kind, code = str(body.get("type") or ""), str(body.get("code") or "")
     if (unwrapped := _unwrapped(message)) is not None:
         return Refusal(unwrapped, type=kind, code=code, of_a_replica=True)
@@ -131,7 +134,7 @@ def status_error(
     error = kind(
         f"{message}: {words}" if words else message,
         status=status,
-        body=text or _words(body),
+        body=(text or _words(body))[:MAX_ERROR_BYTES],
         request_id=request_id,
         retry_after=retry_after,
     )

@@ -83,9 +83,9 @@ class _AsyncStream(httpcore2.AsyncNetworkStream):
             _check_process(self._pid)
         clock = running_clock.get()
         data = await self._stream.read(max_bytes, clock.for_next_event())
-        if data:  # an end is no answer
-            clock.link = "heard"
+        if clock.link != "answered" and data:  # an end is no answer
             self._link = "reused"
+            clock.hear_head(len(data))
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -139,9 +139,9 @@ class _Stream(httpcore2.NetworkStream):
             _check_process(self._pid)
         clock = running_clock.get()
         data = self._stream.read(max_bytes, clock.for_next_event())
-        if data:  # an end is no answer
-            clock.link = "heard"
+        if clock.link != "answered" and data:  # an end is no answer
             self._link = "reused"
+            clock.hear_head(len(data))
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:

@@ -182,7 +182,7 @@ class AsyncAutoGLM:
         """Whether the server says that it is well."""
         try:
             return await async_is_well(self._configuration, self._pool, None)
-        except StatusError:
+        except (InvalidReply, StatusError):
             return False
 
     async def wait_until_ready(

@@ -180,7 +180,7 @@ class AutoGLM:
         """Whether the server says that it is well."""
         try:
             return sync_is_well(self._configuration, self._pool, None)
-        except StatusError:
+        except (InvalidReply, StatusError):
             return False
 
     def wait_until_ready(self, timeout: float = 600.0, progress: Callable[[float, str], object] | None = None) -> None:

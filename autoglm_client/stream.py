@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import suppress
 from functools import partial
+from io import BytesIO
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
 from . import defaults
 from ._call import Call, Guard
 from ._concurrency import sync_pause
-from ._exchange import MAX_ERROR_BYTES, Configuration
+from ._exchange import Configuration
+from ._inflate import Inflater, inflater_for
 from ._pool import Pool
 from ._redirect import followed
 from ._retry import Policy, sync_attempts
@@ -230,10 +232,11 @@ class Answer:
                 if isinstance(error, AutoGLMError):
                     raise
                 raise ConfigurationError(f"the request to {call.url} cannot be made: {error}") from error
+            call.open(self.head)
+            if inflater := inflater_for(self.head.headers.get("content-encoding")):
+                self.chunks = _inflated(self.chunks, inflater)
         if self.head.status_code != 200:
             self._refuse()
-        with self.guard:
-            call.open(self.head)
 
     def _follow(self) -> None:
         """Send the request, and again where the same server sends it on to, with the same method and body."""
@@ -259,17 +262,14 @@ class Answer:
         )
         return client.send(request, stream=True, follow_redirects=False)
 
-    def read(self) -> bytes | None:
-        """The next piece of the body, ``None`` after the last."""
-        with self.guard:
-            return next(self.chunks, None)
-
-    def read_all(self, limit: int = defaults.MAX_BODY_BYTES) -> bytes:
+    def read_all(self, limit: int) -> bytes:
         """The whole body, or a little more than ``limit`` bytes of it."""
-        body = bytearray()
-        while len(body) <= limit and (data := self.read()) is not None:
-            body += data
-        return bytes(body)
+        body = BytesIO()
+        with self.guard:
+            while body.tell() <= limit and (data := next(self.chunks, None)) is not None:
+                body.write(data)
+                self._call.clock.check()
+        return body.getvalue()
 
     def close(self) -> None:
         """Give the connection back, or close it when the body was not read to its end."""
@@ -283,7 +283,7 @@ class Answer:
 
     def _refuse(self) -> None:
         try:
-            body = self.read_all(MAX_ERROR_BYTES)
+            body = (self.read_all(defaults.MAX_ERROR_BYTES))[: defaults.MAX_ERROR_BYTES]
         except AutoGLMError:
             body = b""  # the status says enough
         finally:
@@ -314,7 +314,20 @@ def sync_read(configuration: Configuration, pool: Pool, call: Call, policy: Poli
 
 def _read_once(configuration: Configuration, pool: Pool, call: Call) -> bytes:
     with Answer(configuration, pool, call) as answer:
-        return answer.read_all()
+        body = answer.read_all(defaults.MAX_BODY_BYTES)
+        with answer.guard:
+            call.check_size(len(body))
+        return body
+
+
+def _inflated(chunks: Generator[bytes, None, None], inflater: Inflater) -> Generator[bytes, None, None]:
+    try:
+        for data in chunks:
+            for piece in inflater.feed(data):
+                yield piece
+        inflater.close()
+    finally:
+        chunks.close()
 
 
 def sync_is_well(configuration: Configuration, pool: Pool, clock: CallClock | None) -> bool:
