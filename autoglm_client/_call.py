@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from functools import partial
 from io import BytesIO
 from os import urandom
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from weakref import WeakMethod
 
 from . import defaults
@@ -18,7 +19,7 @@ from ._assembler import Assembler
 from ._checks import encoded
 from ._interrupt import hang_up
 from ._resume import continuation, obstacles
-from ._secret import Secret
+from ._secret import SecretHeaders, keep_silent, sending
 from .errors import AutoGLMError, Cancelled, ConfigurationError, ConnectionFailed, InvalidReply, StreamInterrupted
 from .reply import Reply, Timing
 from .timeouts import CallClock, running_clock
@@ -29,7 +30,7 @@ _MAX_WORDS = 200  # characters of the library's own text: h11 repeats a whole li
 if TYPE_CHECKING:
     from asyncio import Task
 
-__all__ = ["AsyncGuard", "Call", "Guard", "Head", "translate"]
+__all__ = ["AsyncGuard", "Call", "Guard", "Head", "Received", "translate"]
 
 
 class Head(Protocol):
@@ -44,17 +45,23 @@ class Head(Protocol):
         """Case-insensitive."""
 
 
+class Received(NamedTuple):
+    """A head that outlives its answer."""
+
+    status_code: int
+    headers: Mapping[str, str]
+
+
 @dataclass(slots=True, kw_only=True)
 class Call:
     """One request, its running clocks, and the answer as far as it has come."""
 
     method: str
     url: str
-    headers: dict[str, str] = field(repr=False)
+    headers: SecretHeaders
     content: bytes | None = field(default=None, repr=False)
-    secret: Secret = field(default=Secret(""), repr=False)
     clock: CallClock
-    assembler: Assembler = field(default_factory=Assembler)
+    assembler: Assembler = field(default_factory=Assembler, repr=False)
     new_assembler: Callable[[], Assembler] = Assembler
     resume: Resume = "never"
     resumed: bool = False
@@ -62,13 +69,14 @@ class Call:
     attempts: int = 0
     first_token: float | None = None
     _received: int = 0
-    _whole: BytesIO | None = None
+    _whole: BytesIO | None = field(default=None, repr=False)
     """The body so far where it is not a stream."""
 
     def begin_attempt(self) -> None:
         """Forget what an earlier attempt left behind; raises when there is no time for another."""
         if not self.clock.begin():
             raise self.clock.error("total")
+        sending(self.headers)
         self.attempts += 1
         self._received = 0
         if self.resumed:
@@ -164,7 +172,7 @@ class Call:
 
     def described(self, error: AutoGLMError) -> AutoGLMError:
         """Put on an error what the call knows, and take out what nobody may see."""
-        self.secret.hide_in(error)
+        self.headers.hide_in(error)
         error.attempts = self.attempts
         if self.assembler.started and error.partial is None:
             error.partial = self.reply()
@@ -190,14 +198,21 @@ class Guard:
         if answer is not None:
             self._call.clock.interrupt.arm(partial(_hang_up_on, answer))
 
+    def let_go(self) -> None:
+        """The answer is closed; it holds the request, and so the key."""
+        self._call.clock.interrupt.disarm()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and isinstance(error, Exception) and (ours := translate(error, self._call)) is not None:
+        if error is None:
+            return
+        for each in keep_silent(error):
+            self._call.headers.hide_in(each)
+        if isinstance(error, Exception) and (ours := translate(error, self._call)) is not None:
             self._call.described(ours)
             if ours is not error:
-                echoes = self._call.secret.hidden(str(error)) != str(error)
-                raise ours from (None if echoes else error)
+                raise ours from error
 
 
 class AsyncGuard(Guard):
@@ -227,6 +242,11 @@ class AsyncGuard(Guard):
         pull = WeakMethod(self._pull)  # the call knows its interrupt: a circle would keep an abandoned stream alive
         self._call.clock.interrupt.arm(partial(_call_in, get_running_loop(), pull))
 
+    def let_go(self) -> None:
+        """The answer is closed; it holds the request, and so the key."""
+        super().let_go()
+        self._answer = None
+
     def _pull(self) -> None:
         if self._task is not None:
             self._pulled = True
@@ -245,6 +265,7 @@ class AsyncGuard(Guard):
             self._pulled = False
             ours_alone = task.uncancel() <= self._cancelling  # or else somebody wants the task itself to end
             if ours_alone and kind is not None and kind.__name__ == "CancelledError":
+                deque(keep_silent(error), maxlen=0)
                 raise self._call.described(self._call.clock.error()) from None
         super().__exit__(kind, error, trace)
 
@@ -277,7 +298,7 @@ def translate(error: Exception, call: Call) -> AutoGLMError | None:
         if "ReadTimeout" in names:
             return call.clock.error()
         return call.clock.error("send" if "WriteTimeout" in names else "connect")
-    words = call.secret.hidden(str(error))[:_MAX_WORDS] or type(error).__name__
+    words = call.headers.hidden(str(error))[:_MAX_WORDS] or type(error).__name__
     if "RemoteProtocolError" in names and _is_nonsense(error) and call.clock.link != "reused":
         return InvalidReply(f"what came from {call.url} is not valid HTTP: {words}")
     if call.assembler.started:

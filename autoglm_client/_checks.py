@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from math import isfinite
 from re import fullmatch
-from typing import Any, get_args
+from typing import Any, cast, get_args
 from urllib.parse import urlsplit
 
 from . import defaults
+from ._secret import Secret
 from .errors import ConfigurationError, InsecureConnection
 from .wire import ChatOptions, Resume
 
@@ -42,7 +43,8 @@ def checked_url(url: object) -> str:
     if valid and parts.username is not None:
         raise ConfigurationError("base_url holds a name and a password: leave them out and give api_key= instead")
     if not valid or parts.query or parts.fragment:
-        raise ConfigurationError(f"base_url={url!r} is not a server's address: give one like {defaults.BASE_URL}")
+        shown = url.partition("?")[0] if isinstance(url, str) else url  # behind it may stand a key
+        raise ConfigurationError(f"base_url={shown!r} is not a server's address: give one like {defaults.BASE_URL}")
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
     return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
 
@@ -75,11 +77,20 @@ def warn_of_clear_text(base_url: str, key: str) -> None:
         warnings.warn(words, InsecureConnection, stacklevel=4)  # where the client is made
 
 
-def checked_key(key: object) -> str:
+def checked_key(key: object) -> Secret:
     """An API key that a header can carry."""
-    if not isinstance(key, str) or not key.strip().isascii() or not key.strip().isprintable():
+    hidden = key if isinstance(key, Secret) else Secret(cast("str", key))
+    del key  # a reporter of errors may show locals
+    given: object = hidden.value
+    usable = isinstance(given, str) and _is_header(given.strip())
+    del given
+    if not usable:
         raise ConfigurationError("the API key is no text that an HTTP header can carry: was something else pasted?")
-    return key.strip()
+    return Secret(hidden.value.strip())
+
+
+def _is_header(text: str) -> bool:
+    return text.isascii() and text.isprintable()
 
 
 def checked_count(name: str, value: object) -> int:
@@ -92,10 +103,12 @@ def checked_count(name: str, value: object) -> int:
 def checked_headers(headers: object) -> dict[str, str]:
     """Names and values that HTTP can carry, the names in lower case, so that one replaces the other."""
     if not isinstance(headers, Mapping):
-        raise ConfigurationError(f"headers={headers!r}: give a mapping of names to values")
-    for text in (text for item in headers.items() for text in item):
-        if not isinstance(text, str) or not text.isascii() or not text.isprintable():
-            raise ConfigurationError(f"no HTTP header can carry {text!r}")
+        raise ConfigurationError(f"headers: a {type(headers).__name__}: give a mapping of names to values")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _is_header(name):
+            raise ConfigurationError(f"no HTTP header can be named {name!r}")
+        if not isinstance(value, str) or not _is_header(value):  # which may be a secret
+            raise ConfigurationError(f"no HTTP header can carry the value of {name!r}: is there a line break in it?")
     return {name.lower(): value for name, value in headers.items()}
 
 
@@ -111,7 +124,7 @@ def checked_options(options: object) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if value is not None or name == "timeout"}
     for name in _MAPPINGS:
         if not isinstance(given.get(name, {}), Mapping):
-            raise ConfigurationError(f"{name}={given[name]!r}: give a mapping of names to values")
+            raise ConfigurationError(f"{name}: a {type(given[name]).__name__}: give a mapping of names to values")
     if "n" in given:
         checked_count("n", given["n"])
     if given.get("resume", "never") not in get_args(Resume):

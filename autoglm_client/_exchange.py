@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from . import defaults
@@ -21,7 +22,7 @@ from ._checks import (
 )
 from ._redirect import redirection
 from ._retry import Policy, budget_of, read_retry_after
-from ._secret import Secret
+from ._secret import Secret, SecretHeaders
 from ._status import status_error
 from .errors import ConfigurationError, InvalidReply, StatusError
 from .messages import Messages, as_messages
@@ -42,14 +43,14 @@ class Configuration:
         self,
         *,
         base_url: str | None,
-        api_key: str | None,
+        api_key: str | Secret | None,
         model: str | None,
         timeout: float | Timeouts | None,
         max_attempts: int,
         max_event_bytes: int,
         headers: Mapping[str, str] | None,
         options: ChatOptions | None,
-        environment: Mapping[str, str] = os.environ,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.base_url = checked_url(base_url or _from_environment(environment, "BASE_URL") or defaults.BASE_URL)
         self.endpoint = defaults.endpoint_for(self.base_url)
@@ -58,10 +59,11 @@ class Configuration:
         self.max_attempts = checked_count("max_attempts", max_attempts)
         self.budget = budget_of(self.base_url)
         self.max_event_bytes = checked_count("max_event_bytes", max_event_bytes)
-        self.options = checked_options({} if options is None else options)
-        key = _from_environment(environment, "API_KEY") if api_key is None else api_key  # "" sends none
-        self._key = Secret(checked_key(key or ""))
-        self._headers = checked_headers({} if headers is None else headers)
+        self.options = _with_hidden_headers(checked_options({} if options is None else options))
+        if api_key is None:  # "" sends none
+            api_key = Secret(_from_environment(environment, "API_KEY") or "")
+        self._key = checked_key(api_key)
+        self._headers = SecretHeaders(checked_headers({} if headers is None else headers))
         warn_of_clear_text(self.base_url, self._key.value)
 
     @property
@@ -74,12 +76,13 @@ class Configuration:
         merged = {**self.options, **checked_options(options)}
         body = self._body(as_messages(messages), merged, stream=stream)
         timeouts, deadline = self._times(merged)
+        stop_on_repetition = stream and merged.get("stop_on_repetition", False)
 
         def new_assembler() -> Assembler:
             return Assembler(
                 n=body.get("n") or 1,
                 json=_asks_for_json(body),
-                stop_on_repetition=stream and merged.get("stop_on_repetition", False),
+                stop_on_repetition=stop_on_repetition,
                 max_event_bytes=self.max_event_bytes,
             )
 
@@ -89,7 +92,6 @@ class Configuration:
             headers=self._all_headers(merged.get("extra_headers", {})),
             content=encoded(body),
             clock=CallClock(timeouts if stream else timeouts.without_token_clocks(), deadline),
-            secret=self._key,
             new_assembler=new_assembler,
             resume=merged.get("resume", "never"),
         )
@@ -129,17 +131,18 @@ class Configuration:
             headers=self._all_headers({}),
             content=None if body is None else encoded(body),
             clock=clock or CallClock(self.timeouts.without_token_clocks()),
-            secret=self._key,
         )
 
     def _times(self, options: Mapping[str, Any]) -> tuple[Timeouts, float | None]:
         timeouts = Timeouts.of(options["timeout"]) if "timeout" in options else self.timeouts
         return timeouts, options.get("deadline")
 
-    def _all_headers(self, extra: Mapping[str, str]) -> dict[str, str]:
-        authorization = {"authorization": f"Bearer {self._key.value}"} if self._key.value else {}
-        own = {**_REQUIRED_HEADERS, "content-type": "application/json", **authorization}
-        return {**own, **self._headers, **checked_headers(extra)}
+    def _all_headers(self, extra: Mapping[str, str]) -> SecretHeaders:
+        extra = SecretHeaders(checked_headers(extra))
+        own = {**_REQUIRED_HEADERS, "content-type": "application/json"}
+        if self._key.value:
+            own["authorization"] = f"Bearer {self._key.value}"
+        return SecretHeaders({**own, **self._headers, **extra})
 
     def _body(self, messages: list[Any], options: Mapping[str, Any], *, stream: bool) -> dict[str, Any]:
         body: dict[str, Any] = {"model": self.model, "messages": messages}
@@ -153,6 +156,8 @@ class Configuration:
         extra = dict(options.get("extra_body") or {})
         self._set_thinking(body, extra, options.get("thinking"))
         body.update(extra)
+        if "messages" in extra:
+            as_messages(extra["messages"])  # checked as those of the call
         if not body.get("tools", True):
             del body["tools"]  # vLLM refuses an empty list
         return body | {"stream": stream}  # said in any case: some hosts stream unless told not to
@@ -200,16 +205,22 @@ def _asks_for_json(body: Mapping[str, Any]) -> bool:
     return isinstance(constraint, Mapping) and bool(constraint.get("json") or constraint.get("json_object"))
 
 
-def read_shape(shape: type[T], body: bytes) -> T:
+def read_shape(shape: type[T], body: bytes, call: Call) -> T:
     """Decode the answer of another route."""
-    try:
+    with suppress(ValueError):
         value: T = reader(shape)(body)  # type: ignore[arg-type]  # every class is hashable
-    except ValueError:
-        excerpt = body[:200].decode("utf-8", "replace")
-        raise InvalidReply(f"the server's answer is not what {shape.__name__} should be: {excerpt}") from None
-    return value
+        return value
+    excerpt = call.headers.hidden(body[:200].decode("utf-8", "replace"))
+    del body  # the server may echo the key, and a reporter of errors may show locals
+    raise call.described(InvalidReply(f"the server's answer is not what {shape.__name__} should be: {excerpt}"))
 
 
-def _from_environment(environment: Mapping[str, str], name: str) -> str | None:
+def _with_hidden_headers(options: dict[str, Any]) -> dict[str, Any]:
+    extra = options.get("extra_headers")
+    return options if extra is None else {**options, "extra_headers": SecretHeaders(extra)}
+
+
+def _from_environment(environment: Mapping[str, str] | None, name: str) -> str | None:
     """Our own variable, or the one that users of Open-AutoGLM have set already."""
+    environment = os.environ if environment is None else environment
     return environment.get(f"AUTOGLM_{name}") or environment.get(f"PHONE_AGENT_{name}")

@@ -15,6 +15,7 @@ from ._checks import checked_options
 from ._concurrency import async_map, async_pause
 from ._exchange import Configuration, read_shape
 from ._pool import AsyncPool
+from ._secret import Secret
 from .async_stream import AsyncReplyStream, async_is_well, async_read
 from .errors import (
     AutoGLMError,
@@ -62,9 +63,11 @@ class AsyncAutoGLM:
         options: ChatOptions | None = None,
         http_client: httpx2.AsyncClient | httpx.AsyncClient | None = None,
     ) -> None:
+        key = Secret.of(api_key)
+        del api_key  # a reporter of errors may show locals
         self._configuration = Configuration(
             base_url=base_url,
-            api_key=api_key,
+            api_key=key,
             model=model,
             timeout=timeout,
             max_attempts=max_attempts,
@@ -75,6 +78,8 @@ class AsyncAutoGLM:
         self._pool = AsyncPool(self._configuration.base_url, http_client)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_pool"):
+            return f"<{type(self).__name__} that was not made>"  # an error's report may ask
         return f"{type(self).__name__}({self.base_url!r}, model={self.model!r})"
 
     def __reduce__(self) -> NoReturn:
@@ -165,7 +170,7 @@ class AsyncAutoGLM:
     async def models(self) -> list[ModelCard]:
         """The models that the server offers."""
         call = self._configuration.request("GET", f"{self.base_url}/models")
-        return read_shape(ModelList, await self._read_route(call))["data"]
+        return read_shape(ModelList, await self._read_route(call), call)["data"]
 
     async def tokenize(
         self, prompt: Messages, *, template: bool = True, deadline: float | None = None, **extra: Any
@@ -176,7 +181,7 @@ class AsyncAutoGLM:
         point in ``time.monotonic()``.
         """
         call = self._configuration.tokenize(prompt, template, extra, deadline)
-        return read_shape(Tokens, await self._read_route(call))
+        return read_shape(Tokens, await self._read_route(call), call)
 
     async def health(self) -> bool:
         """Whether the server says that it is well."""

@@ -30,6 +30,13 @@ __all__ = [
 
 Role = Literal["system", "user", "assistant", "tool"]
 
+ADDRESS = {
+    "image_url": re.compile(r"https?://|data:image/", re.IGNORECASE),
+    "audio_url": re.compile(r"https?://|data:audio/", re.IGNORECASE),
+    "video_url": re.compile(r"https?://|data:video/", re.IGNORECASE),
+}
+"""What a server may be told to look at; above all not ``file:``, which would be its own disk."""
+
 TAGS_AT_THE_ENDS = re.compile(r"\A(?:\s*</?(?:think|answer|ans)>)+|(?:</?(?:think|answer|ans)>\s*)+\Z")
 
 
@@ -226,4 +233,16 @@ def _check_parts(content: object, where: str) -> None:
             raise ConfigurationError(
                 f"{where}: a {type(part).__name__} is no part of a message; wrap a picture in image(...), "
                 "and give text as a string"
+            )
+        _check_address(part, where)
+
+
+def _check_address(part: Mapping[str, object], where: str) -> None:
+    for kind, allowed in ADDRESS.items():  # whatever the type says: vLLM goes by the key that is there
+        held = part.get(kind)
+        url = held.get("url") if isinstance(held, Mapping) else held
+        if isinstance(url, str) and not allowed.match(url):
+            raise ConfigurationError(
+                f"{where}: the {kind} {url[:40]!r} is neither http(s) nor a data URI of its kind, so it is not sent; "
+                f"{kind.removesuffix('_url')}(path) reads a file here"
             )

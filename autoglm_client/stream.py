@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
 from . import defaults
-from ._call import Call, Guard
+from ._call import Call, Guard, Head, Received
 from ._concurrency import sync_pause
 from ._exchange import Configuration
 from ._inflate import Inflater, inflater_for
@@ -193,7 +193,7 @@ class ReplyStream:
 class Answer:
     """What the server sends back for one attempt of a call."""
 
-    head: httpx2.Response
+    head: Head
     chunks: Generator[bytes, None, None]
 
     def __init__(self, configuration: Configuration, pool: Pool, call: Call) -> None:
@@ -246,9 +246,10 @@ class Answer:
                 return
             self.close()
             self.guard.watch()
-            self._response = self.head = self._send(url)
+            self._response = response = self._send(url)
+            self.head = Received(response.status_code, response.headers)  # the response holds the request, and the key
             # What aiter_raw() reads, without its bookkeeping (1 us of 18 for a chunk); httpx2 makes it a generator.
-            stream = cast("httpx2.SyncByteStream", self.head.stream)
+            stream = cast("httpx2.SyncByteStream", response.stream)
             self.chunks = cast("Generator[bytes, None, None]", stream.__iter__())
             self.guard.watch(self._response)
             url = followed(url, self.head.status_code, self.head.headers.get("location"))
@@ -275,7 +276,7 @@ class Answer:
         """Give the connection back, or close it when the body was not read to its end."""
         response, self._response = self._response, None
         if response is not None and not self._call.clock.interrupt.inherited:
-            self._call.clock.interrupt.disarm()
+            self.guard.let_go()
             with Guard(self._call):  # its own: another thread may be closing while one reads
                 response.close()
                 with suppress(RuntimeError, ValueError):  # another thread or task is reading: it sees the end
@@ -289,7 +290,9 @@ class Answer:
         finally:
             self.close()
         with self.guard:
-            raise self._configuration.failure(self.head, body)
+            failure = self._configuration.failure(self.head, body)
+            del body  # the server may echo the key, and a reporter of errors may show locals
+            raise failure
 
 
 def _pause(configuration: Configuration, pool: Pool, policy: Policy, clock: CallClock, seconds: float) -> None:

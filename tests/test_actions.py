@@ -8,6 +8,7 @@ import pickle
 import time
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -320,12 +321,13 @@ TRICKY = [
 ]
 TEXTS = st.text(st.characters(), max_size=20) | st.lists(st.sampled_from(TRICKY), max_size=8).map("".join)
 POINTS = st.builds(Point, st.integers(0, 999), st.integers(0, 999))
+TYPED = TEXTS.map(lambda text: "".join(char for char in text if char in "\n\t" or category(char) != "Cc"))
 SCALARS = st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
 ACTIONS: st.SearchStrategy[Action] = st.one_of(
     st.builds(Launch, TEXTS.filter(str.strip)),
     st.builds(Tap, POINTS, st.none() | TEXTS),
-    st.builds(Type, TEXTS),
-    st.builds(TypeName, TEXTS),
+    st.builds(Type, TYPED),
+    st.builds(TypeName, TYPED),
     st.builds(Interact, st.none() | TEXTS),
     st.builds(Swipe, POINTS, POINTS),
     st.builds(
@@ -601,7 +603,7 @@ def test_seconds(duration: Any, seconds: float) -> None:
         (Tap(Point(500, 320)), 'do(action="Tap", element=[500, 320])'),
         (Finish("ok"), 'finish(message="ok")'),
         (Back(), 'do(action="Back")'),
-        (Type('"\\\n\t\x00\x9f<b><think>'), 'do(action="Type", text="\\"\\\\\\n\\t\\x00\\x9f<b>\\x3cthink>")'),
+        (Note('"\\\n\t\x00\x9f<b><think>'), 'do(action="Note", message="\\"\\\\\\n\\t\\x00\\x9f<b>\\x3cthink>")'),
         (Wait(2), 'do(action="Wait", duration=2)'),
         (Wait((float("-inf"),)), 'do(action="Wait", duration=[-1e999])'),
     ],

@@ -18,6 +18,7 @@ from autoglm_client import ConfigurationError, ConnectionFailed, DeadlineExceede
 from autoglm_client._call import Call, Guard, translate
 from autoglm_client._exchange import Configuration, read_shape
 from autoglm_client._retry import read_retry_after
+from autoglm_client._secret import SecretHeaders
 from autoglm_client._transport import _proxy_for
 from autoglm_client.defaults import ENDPOINTS, endpoint_for
 from autoglm_client.errors import InvalidReply, StatusError
@@ -295,23 +296,24 @@ def test_retry_after_a_date() -> None:
     ],
 )
 def test_foreign_errors(library: Any, name: str, kind: type[Exception], clock: str | None) -> None:
-    call = Call(method="GET", url="http://h", headers={}, clock=CallClock(Timeouts()))
+    call = Call(method="GET", url="http://h", headers=SecretHeaders({}), clock=CallClock(Timeouts()))
     error = translate(getattr(library, name)(""), call)
     assert type(error) is kind
     assert getattr(error, "clock", None) == clock
 
 
 def test_errors_that_are_not_ours_to_translate() -> None:
-    call = Call(method="GET", url="http://h", headers={}, clock=CallClock(Timeouts()))
+    call = Call(method="GET", url="http://h", headers=SecretHeaders({}), clock=CallClock(Timeouts()))
     assert translate(KeyError("x"), call) is None
     ours = ConnectionFailed("x")
     assert translate(ours, call) is ours
 
 
 def test_an_answer_of_another_shape() -> None:
-    assert read_shape(Tokens, b'{"count":3,"surprise":1}') == Tokens(count=3)
+    call = configuration().request("GET", "http://h")
+    assert read_shape(Tokens, b'{"count":3,"surprise":1}', call) == Tokens(count=3)
     with pytest.raises(InvalidReply, match=r"what Tokens should be: \{\}"):
-        read_shape(Tokens, b"{}")
+        read_shape(Tokens, b"{}", call)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ from .vocabulary import (
 __all__ = ["Arguments", "interpret"]
 
 _NUMBER = r"-?\d{1,9}(?:\.\d{0,9})?"
+_MAX_TYPED = 2_000  # characters
+_CONTROLS = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\n"), ord("\t")})  # a keyboard has those two
 _NUMBERS_IN_STRING = re.compile(rf"[\s\[(<]*({_NUMBER}(?:[,，\s]+{_NUMBER})*)[\s\])>]*")
 
 
@@ -140,6 +142,17 @@ def _launch(arguments: Arguments) -> Launch:
     return Launch(app)
 
 
+def _typed(arguments: Arguments) -> str:
+    """What is entered on the phone: what no keyboard has is left out, and nobody types a book."""
+    written = arguments.text("text")
+    text = written.translate(_CONTROLS)
+    if len(text) > _MAX_TYPED:
+        raise arguments.error("malformed_call", f"the text has {len(text)} characters, more than {_MAX_TYPED}")
+    if text != written:
+        arguments.warnings.append("control characters were left out of the text")
+    return text
+
+
 def _swipe(arguments: Arguments) -> Swipe:
     if "direction" in arguments.left and not {"start", "end"} <= arguments.left.keys():
         direction, dist = _choice(arguments, "direction", Direction), _choice(arguments, "dist", Distance)
@@ -169,8 +182,8 @@ def _wait(arguments: Arguments) -> Wait:
 _BUILDERS: dict[str, Callable[[Arguments], Action]] = {
     "launch": _launch,
     "tap": lambda given: Tap(given.point("element"), given.optional_text("message")),
-    "type": lambda given: Type(given.text("text")),
-    "typename": lambda given: TypeName(given.text("text")),
+    "type": lambda given: Type(_typed(given)),
+    "typename": lambda given: TypeName(_typed(given)),
     "interact": lambda given: Interact(given.optional_text("message")),
     "swipe": _swipe,
     "note": lambda given: Note(given.text("message")),

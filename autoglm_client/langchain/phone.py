@@ -19,7 +19,9 @@ from .. import (
     ActionError,
     CallAPI,
     ConfigurationError,
+    DoubleTap,
     Interact,
+    LongPress,
     Note,
     Point,
     Swipe,
@@ -74,7 +76,7 @@ def phone_tools(device: Device, *, settle: float = 1.0, ask: Ask | None = None) 
     Three actions are for the user: they stop the LangGraph graph with an ``interrupt``, before anything is done on the
     phone. Its value is ``{"kind": ..., "action": ..., "message": ...}``; go on with ``Command(resume=answer)``:
 
-    - ``"confirm"``, a tap with a message: nothing but ``True`` is a yes, all else refuses the tap;
+    - ``"confirm"``, a tap (or another touch) with a message: nothing but ``True`` is a yes, all else refuses the tap;
     - ``"choose"``, of ``interact``: the answer is told to the model;
     - ``"take_over"``: any answer says that the user has done it.
 
@@ -163,9 +165,9 @@ class _Phone:
             action = action_of(name, arguments)
         except ActionError as error:
             return _Outcome(f"{name} was not done: {error} ({error.code})", failed=True)
-        return self._consult(name, action) or self._do(name, action)
+        return self._consult(name, action, arguments.get("message")) or self._do(name, action)
 
-    def _consult(self, name: str, action: Action) -> _Outcome | None:
+    def _consult(self, name: str, action: Action, warning: object) -> _Outcome | None:
         """Ask the user where the action says so; nothing when it is then to be done.
 
         After an interrupt all of this runs again from the start, so it comes before anything is done on the phone.
@@ -177,8 +179,8 @@ class _Phone:
             case Interact(message):
                 answer = self._ask({"kind": "choose", "action": name, "message": message})
                 return _Outcome(_NO_ANSWER if answer is None else _AGREED.format(answer))
-            case Tap(_, str(message)) if message.strip():
-                agreed = self._ask({"kind": "confirm", "action": name, "message": message})
+            case Tap() | DoubleTap() | LongPress() | Swipe() if warning is not None and str(warning).strip():
+                agreed = self._ask({"kind": "confirm", "action": name, "message": str(warning)})
                 return None if agreed is True else _Outcome(_REFUSED)  # "no" and "false" are true, too
         return None
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any, Literal, Self
 
 from langchain_core.language_models import BaseChatModel, LangSmithParams, ModelProfile
+from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
 from langchain_core.utils import from_env, secret_from_env
 from pydantic import (
     AliasChoices,
@@ -22,6 +23,7 @@ from pydantic import (
 )
 
 from .. import Timeouts, __version__, defaults
+from .._secret import Secret, SecretHeaders, without_secrets
 from .clients import Clients
 from .convert import ReasoningInHistory
 from .metadata import PROVIDER
@@ -40,7 +42,9 @@ _READ_BY_US = ("base_url", "reasoning_in_history", "tool_calling", "output_versi
 class Settings(BaseChatModel):
     """The settings of a chat model, and the clients that they make."""
 
-    model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True, extra="forbid")
+    model_config = ConfigDict(
+        populate_by_name=True, arbitrary_types_allowed=True, extra="forbid", hide_input_in_errors=True
+    )
 
     model: str = Field(
         default_factory=from_env(["AUTOGLM_MODEL", "PHONE_AGENT_MODEL"], default=""),
@@ -78,8 +82,9 @@ class Settings(BaseChatModel):
     """Seconds for a whole call, or each clock by itself."""
     max_retries: int = defaults.MAX_ATTEMPTS - 1
     """How often a call is sent again after a failure that may pass."""
-    default_headers: Mapping[str, str] = Field(default_factory=dict)
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    default_headers: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    """Those whose names tell that they are secret are in no dump and no pickle."""
+    model_kwargs: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Further options of :class:`~autoglm_client.ChatOptions` for every call."""
     extra_body: dict[str, Any] | None = None
     """Fields of the request that have no name in ``ChatOptions``."""
@@ -125,7 +130,7 @@ class Settings(BaseChatModel):
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
         left_out = {"api_key": None, "http_client": None, "http_async_client": None}
-        return {**state, "__dict__": state["__dict__"] | left_out}
+        return {**state, "__dict__": _shown(state["__dict__"]) | left_out}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
@@ -134,7 +139,7 @@ class Settings(BaseChatModel):
     @property
     def _identifying_params(self) -> dict[str, Any]:
         """All that changes an answer: two models share cached answers only when all of it is equal."""
-        return self._sent_options() | {name: getattr(self, name) for name in _READ_BY_US}
+        return _shown(self._sent_options()) | {name: getattr(self, name) for name in _READ_BY_US}
 
     @property
     def lc_secrets(self) -> dict[str, str]:
@@ -145,6 +150,16 @@ class Settings(BaseChatModel):
     def lc_attributes(self) -> dict[str, Any]:
         """The clocks in a form that JSON has."""
         return {"timeout": asdict(self.timeout)} if isinstance(self.timeout, Timeouts) else {}
+
+    def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
+        """What ``dumps`` writes: no key and no secret header."""
+        written = super().to_json()
+        if written["type"] == "constructor":
+            written["kwargs"] = _shown(written["kwargs"])
+        return written
+
+    def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        return super()._get_invocation_params(stop=stop, **_shown(kwargs))
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -168,7 +183,7 @@ class Settings(BaseChatModel):
         return params
 
     def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
-        key = {**self._identifying_params, **kwargs, "stop": stop or self.stop}
+        key = {**self._identifying_params, **_shown(kwargs), "stop": stop or self.stop}
         return json.dumps(key, sort_keys=True, default=_written)
 
     def _resolve_model_profile(self) -> ModelProfile:
@@ -188,17 +203,33 @@ class Settings(BaseChatModel):
     def _client_settings(self) -> dict[str, Any]:
         return {
             "base_url": self.base_url,
-            "api_key": self.api_key.get_secret_value() if self.api_key else "",
+            "api_key": Secret(self.api_key.get_secret_value() if self.api_key else ""),
             "model": self.model or None,
             "timeout": self.timeout,
             "max_attempts": self.max_retries + 1,
-            "headers": dict(self.default_headers),
-            "options": dict(self.model_kwargs),
+            "headers": SecretHeaders(dict(self.default_headers)),
+            "options": _hidden(self.model_kwargs),
         }
 
     def _sent_options(self) -> dict[str, Any]:
         fields = {name: getattr(self, name) for name in _SENT}
         return self.model_kwargs | {name: value for name, value in fields.items() if value is not None}
+
+
+def _shown(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What may be written down or traced: all but the headers that are secret."""
+    shown = dict(settings)
+    for name in ("default_headers", "extra_headers"):
+        if isinstance(headers := shown.get(name), Mapping):
+            shown[name] = without_secrets(headers)
+    if isinstance(kwargs := shown.get("model_kwargs"), Mapping):
+        shown["model_kwargs"] = _shown(kwargs)
+    return shown
+
+
+def _hidden(options: Mapping[str, Any]) -> dict[str, Any]:
+    headers = options.get("extra_headers")
+    return {**options, "extra_headers": SecretHeaders(headers)} if isinstance(headers, Mapping) else dict(options)
 
 
 def _written(value: object) -> object:
