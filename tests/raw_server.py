@@ -142,7 +142,7 @@ def sipping_server() -> Iterator[str]:
 
     def sip(connection: socket.socket) -> None:
         with connection, suppress(OSError):
-            while connection.recv(32768):
+            while connection.recv(65536):
                 time.sleep(0.02)
 
     def accept() -> None:
