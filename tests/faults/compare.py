@@ -1,4 +1,4 @@
-"""The table of docs/reliability.md, measured: ``python -m tests.faults.compare`` takes three minutes.
+"""The table of docs/reliability.md, measured: ``python -m tests.faults.compare`` takes some minutes.
 
 Every fault of the catalogue and every probe is met by our clients and their peers in the same run. ``--details`` says
 why something counts as not kept.
