@@ -39,7 +39,13 @@ class Hidden:
         self.header = "-".join(["hk", "fedcba9876543210"])
 
     def among(self, text: str) -> bool:
-        return any(secret in text or repr(secret)[1:-1] in text for secret in (self.key, self.header, self.key[:16]))
+        return any(one in text for secret in (self.key, self.header) for one in self.written(secret))
+
+    def written(self, secret: str) -> list[str]:
+        """As it is, its beginning, and as somebody may still read it."""
+        escaped = "".join(f"\\u{ord(char):04x}" for char in secret)
+        encoded = [b64encode(b"-" * before + secret.encode())[4:-4].decode() for before in range(3)]
+        return [secret, secret[:16], repr(secret)[1:-1], escaped, escaped.upper().replace("U", "u"), *encoded]
 
     def settings(self) -> dict[str, Any]:
         return {"api_key": self.key, "headers": {"X-Team-Key": self.header}}
