@@ -77,16 +77,11 @@ def warn_of_clear_text(base_url: str, key: str) -> None:
         warnings.warn(words, InsecureConnection, stacklevel=4)  # where the client is made
 
 
-def checked_key(key: object) -> Secret:
+def checked_key(key: Secret) -> Secret:
     """An API key that a header can carry."""
-    hidden = key if isinstance(key, Secret) else Secret(cast("str", key))
-    del key  # a reporter of errors may show locals
-    given: object = hidden.value
-    usable = isinstance(given, str) and _is_header(given.strip())
-    del given
-    if not usable:
+    if not isinstance(cast("object", key.value), str) or not _is_header(key.value.strip()):
         raise ConfigurationError("the API key is no text that an HTTP header can carry: was something else pasted?")
-    return Secret(hidden.value.strip())
+    return Secret(key.value.strip())
 
 
 def _is_header(text: str) -> bool:

@@ -60,9 +60,8 @@ class Configuration:
         self.budget = budget_of(self.base_url)
         self.max_event_bytes = checked_count("max_event_bytes", max_event_bytes)
         self.options = _with_hidden_headers(checked_options({} if options is None else options))
-        if api_key is None:  # "" sends none
-            api_key = Secret(_from_environment(environment, "API_KEY") or "")
-        self._key = checked_key(api_key)
+        given = Secret.of(_from_environment(environment, "API_KEY") if api_key is None else api_key)  # "" sends none
+        self._key = checked_key(given or Secret(""))
         self._headers = SecretHeaders(checked_headers({} if headers is None else headers))
         warn_of_clear_text(self.base_url, self._key.value)
 

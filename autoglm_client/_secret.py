@@ -156,9 +156,9 @@ def _written(secret: str) -> str:
 def _unit(text: str) -> str:
     """A character, or backslashes in a row: JSON within JSON puts more of them before it. Bounds keep this linear."""
     if text[0] == "\\":
-        return r"(?:\\|%5[cC]){1,64}+"
+        return r"(?:\\{1,7}+u005[cC]|\\|%5[cC]){1,64}+"
     code = f"{ord(text):02x}"
-    return rf"(?:\\{{0,7}}+{re.escape(text)}|\\{{1,7}}+u00(?i:{code})|%(?i:{code}))"
+    return rf"(?:\\{{0,7}}+(?:{re.escape(text)}|u00(?i:{code}))|%(?i:{code}))"
 
 
 def _in_base64(secret: str) -> Iterator[str]:
