@@ -31,6 +31,11 @@ SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=4)
 
 OUTPUTS = [json.loads(line)["raw"] for line in (DATA / "autoglm_outputs.jsonl").read_text("utf-8").splitlines()]
 CALLS = [
+    *(
+        'do(action="Type", text="smile :") is nice")',
+        f'do(action="Tap", element={"[" * 3000}',
+        f"finish(message={'([' * 2000}",
+    ),
     *('do(action="Tap", element=[500, 300])', 'do(action="Type", text="a "b" c")', 'finish(message="ok")', "finish()"),
     *(
         'do(action="Swipe", start=[1,2], end=[3,4])',
@@ -334,4 +339,5 @@ PICTURE_PARTS = [
         b"\xff\xff\xff\xff",
     ),
 ]
-PICTURES = st.lists(st.sampled_from(PICTURE_PARTS) | st.binary(max_size=6), max_size=12).map(b"".join)
+PARTS = st.lists(st.sampled_from(PICTURE_PARTS) | st.binary(max_size=6), max_size=12).map(b"".join)
+PICTURES = PARTS | PARTS.map(lambda parts: b"\xff\xd8" + parts + b"\xff\xd9")

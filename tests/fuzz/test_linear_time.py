@@ -9,6 +9,7 @@ import contextlib
 import gc
 import json
 from collections.abc import Callable
+from itertools import product
 from time import process_time
 from typing import Any
 
@@ -228,8 +229,9 @@ def split(text: str) -> object:
 
 
 @pytest.mark.parametrize("read", [parse, scan, split])
-@pytest.mark.parametrize("before", ["", 'do(action="Type", text="'], ids=["alone", "in a call"])
-@pytest.mark.parametrize("unit", TEXTS, ids=repr)
+@pytest.mark.parametrize(
+    ("before", "unit"), [*product(["", 'do(action="Type", text="'], TEXTS), ("<", "a"), ("<think> <answer", " ")]
+)
 def test_texts(unit: str, before: str, read: Callable[[str], object]) -> None:
     def prepare(size: int) -> Work:
         text = before + unit * (size // len(unit) + 1)

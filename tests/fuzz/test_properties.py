@@ -124,6 +124,7 @@ def test_code_is_never_run(call: str) -> None:
 
 @fuzzed(400)
 @given(ANSWERS, SIZES)
+@example('do(action="Type", text="smile :") is nice")', [1])
 def test_the_scanner_at_any_cut(text: str, sizes: list[int]) -> None:
     promises.check_scanner(text, *sizes)
 
