@@ -5,11 +5,14 @@ A plain completion goes through the same hands as a stream of one chunk, so both
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from . import defaults
+from ._resume import Beginning
 from ._sse import SSEDecoder
 from ._status import status_error
 from .actions import Action, ActionScanner
@@ -34,6 +37,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Assembler"]
 
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+"""An escape in JSON; in the group, half a character."""
+_PIECE = 16
+
 REPETITION = "repetition"
 """The ``finish_reason`` of an answer that this client ended because it repeated itself."""
 
@@ -56,11 +65,15 @@ class Assembler:
         self._n = n
         self._json = json
         self._stop_on_repetition = stop_on_repetition
+        self._max_event_bytes = max_event_bytes
         self._sse = SSEDecoder(max_event_bytes)
         self._choices: dict[int, _ChoiceBuilder] = {}
         self._head: Chunk = {}
+        self._begun = False
         self._usage: UsageCounts | None = None
         self._ended = False
+        self._beginning: Beginning | None = None
+        self._earlier_usage: Usage | None = None
         self.events: deque[Event] = deque()
         self.started = False
         """Whether anything of the answer has arrived; the role alone is nothing."""
@@ -85,12 +98,12 @@ class Assembler:
             if text.startswith("[DONE]"):
                 self._ended = True
             else:
-                self._add(_decode(text))
+                self._add(_decode(text), text)
 
     def feed_whole(self, body: bytes) -> None:
         """Take a completion that came in one piece."""
         chunk = _decode(body)
-        self._add(chunk)
+        self._add(chunk, body)
         if chunk.get("choices") is None:
             raise InvalidReply(f"the server's answer is not a chat completion: {_excerpt(body)}")
 
@@ -102,11 +115,34 @@ class Assembler:
                 "what had arrived is in the error's `partial`"
             )
 
+    def beginning(self) -> Beginning:
+        """What has come of an answer that was cut."""
+        usage = self._usage or {}
+        prompt, tokens = usage.get("prompt_tokens"), usage.get("completion_tokens") or self.tokens
+        return Beginning(
+            words="".join(choice.words for choice in self._choices.values()),
+            answers=len(self._choices),
+            thought=all(choice.thought for choice in self._choices.values()),
+            calls_tools=any(choice.calls_tools for choice in self._choices.values()),
+            tokens=tokens,
+            prompt_tokens=prompt and prompt + tokens,
+            model=self._head.get("model"),
+            system_fingerprint=self._head.get("system_fingerprint"),
+        )
+
+    def go_on(self) -> None:
+        """What is fed from now on is the rest of the answer, from a request of its own."""
+        self._beginning = self.beginning()
+        self._sse = SSEDecoder(self._max_event_bytes)
+        self._begun = self._ended = False
+        self._earlier_usage, self._usage = self._counted(), None
+
     def reply(self, timing: Timing | None = None, attempts: int = 1) -> Reply:
         """All that has arrived, complete or not."""
         return Reply(
             choices=tuple(self._choices[index].build() for index in sorted(self._choices)),
-            usage=None if self._usage is None else Usage.of(self._usage),
+            usage=self._counted(),
+            resumed=self._beginning is not None,
             model=self._head.get("model") or "",
             id=self._head.get("id") or "",
             created=self._head.get("created"),
@@ -115,17 +151,20 @@ class Assembler:
             attempts=attempts,
         )
 
-    def _add(self, chunk: Chunk) -> None:
+    def _add(self, chunk: Chunk, text: bytes | str) -> None:
         if chunk.get("error") or chunk.get("object") == "error":
-            raise status_error(0, chunk)
-        if not self._head and chunk.get("id"):
-            self._head = chunk
+            raise status_error(0, chunk, text=_start(text, defaults.MAX_ERROR_BYTES))
+        if not self._begun and chunk.get("id"):
+            self._begin(chunk)
         if (usage := chunk.get("usage")) is not None:
             self._usage = usage
         for choice in chunk.get("choices") or ():
             index = choice.get("index") or 0
             builder = self._choices.get(index)
             if builder is None:
+                if self.complete:  # one that nobody asked for, too late to make the answer incomplete
+                    continue
+                _check(len(self._choices), max(self._n, defaults.MAX_PARTS), "choices")
                 splitter = ReasoningSplitter(json=self._json)
                 builder = _ChoiceBuilder(index, splitter, self._stop_on_repetition, self.events.append)
                 self._choices[index] = builder
@@ -133,6 +172,18 @@ class Assembler:
                 self.tokens += builder.add(choice)
                 self._finished += builder.finish_reason is not None
         self.started = self.started or self.tokens > 0
+
+    def _begin(self, chunk: Chunk) -> None:
+        if self._beginning is not None:
+            self._beginning.check(chunk)
+        self._begun = True
+        self._head = self._head or chunk
+
+    def _counted(self) -> Usage | None:
+        usage = None if self._usage is None else Usage.of(self._usage)
+        if usage and self._beginning and self._beginning.thought:
+            usage = replace(usage, reasoning_tokens=0)  # vLLM's parser takes the rest of an answer for thinking
+        return usage + self._earlier_usage if usage and self._earlier_usage else usage or self._earlier_usage
 
     @property
     def complete(self) -> bool:
@@ -144,6 +195,17 @@ def _decode(text: bytes | str) -> Chunk:
     try:
         chunk: Chunk = reader(Chunk)(text)
     except ValueError as error:
+        chunk = _decode_mended(text, error)
+    return chunk
+
+
+def _decode_mended(text: bytes | str, error: ValueError) -> Chunk:
+    """Servers that count in UTF-16 cut a character in two: its halves are no JSON, but no reason to lose the rest."""
+    data = text.encode() if isinstance(text, str) else text
+    mended = _ESCAPE.sub(lambda match: rb"\ufffd" if match[1] else match[0], data)
+    try:
+        chunk: Chunk = reader(Chunk)(mended)
+    except ValueError:
         raise InvalidReply(f"the server sent no chat completion: {_problem(error)}: {_excerpt(text)}") from None
     return chunk
 
@@ -153,10 +215,17 @@ def _problem(error: ValueError) -> str:
     return ": ".join(filter(None, [".".join(map(str, problem["loc"])), problem["msg"]]))
 
 
+def _check(count: int, limit: int, what: str) -> None:
+    if count > limit:
+        raise InvalidReply(f"the server's answer has more than {limit} {what}")
+
+
 def _excerpt(text: bytes | str) -> str:
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
-    return text[:200].strip() or "(empty)"
+    return _start(text, 200).strip() or "(empty)"
+
+
+def _start(text: bytes | str, size: int) -> str:
+    return text[:size] if isinstance(text, str) else text[:size].decode("utf-8", "replace")
 
 
 class _ChoiceBuilder:
@@ -175,11 +244,13 @@ class _ChoiceBuilder:
         self._action: Action | None = None
         self._action_told = False
         self._raw: list[str] = []
+        self._raw_reasoning: list[str] = []
         self._refusal: list[str] = []
         self._tool_calls: dict[int, _ToolCallBuilder] = {}
         self._logprobs: dict[str, Any] = {}
         self._token_ids: list[int] = []
         self._stop_reason: int | str | None = None
+        self._size = 0
         self.finish_reason: str | None = None
 
     def add(self, choice: ChunkChoice) -> bool:
@@ -187,9 +258,12 @@ class _ChoiceBuilder:
         delta = choice.get("delta") or choice.get("message") or {}
         self._keep_details(choice, delta)
         if reasoning := delta.get("reasoning") or delta.get("reasoning_content"):  # vLLM's name, and an older one
+            self._raw_reasoning.append(reasoning)
             self._add_pieces(self._splitter.feed(reasoning, reasoning=True))
+            self._count(reasoning)
         if content := delta.get("content"):
             self._raw.append(content)
+            self._count(content)
             self._add_pieces(self._splitter.feed(content))
         for position, part in enumerate(delta.get("tool_calls") or ()):
             self._add_tool_call(part, position)
@@ -198,6 +272,26 @@ class _ChoiceBuilder:
         elif reason := choice.get("finish_reason"):
             self._finish(reason)
         return bool(reasoning or content or delta.get("tool_calls") or self.finish_reason)
+
+    @property
+    def words(self) -> str:
+        """What the model wrote, also where the server has taken the thinking out."""
+        reasoning, text = "".join(self._raw_reasoning), "".join(self._raw)
+        if not reasoning:
+            return text
+        return f"<think>{reasoning.removeprefix('<think>')}" + (
+            f"</think>{text.removeprefix('</think>')}" if text else ""
+        )
+
+    @property
+    def thought(self) -> bool:
+        """Whether the thinking is over."""
+        return self._splitter.announced
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether a native tool call has begun."""
+        return bool(self._tool_calls)
 
     def build(self) -> Choice:
         split = self._splitter.split()
@@ -253,9 +347,16 @@ class _ChoiceBuilder:
         index = position if index is None else index
         function = part.get("function") or {}
         arguments = function.get("arguments") or ""
+        self._count(arguments)
+        _check(len(self._tool_calls), defaults.MAX_PARTS, "tool calls")
         call = self._tool_calls.setdefault(index, _ToolCallBuilder())
         call.add(part.get("id"), function.get("name"), arguments)
         self._emit(ToolCallDelta(index, part.get("id"), function.get("name"), arguments, self._index))
+
+    def _count(self, text: str) -> None:
+        """Refuse what no model says: every piece is kept, and costs more than its characters."""
+        self._size += len(text) + _PIECE
+        _check(self._size, defaults.MAX_TEXT, "characters")
 
     def _finish(self, reason: str) -> None:
         self._add_pieces(self._splitter.close())

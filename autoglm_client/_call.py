@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from io import BytesIO
 from os import urandom
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -14,13 +16,16 @@ from weakref import WeakMethod
 
 from . import defaults
 from ._assembler import Assembler
+from ._checks import encoded
 from ._interrupt import hang_up
+from ._resume import continuation, obstacles
 from ._secret import SecretHeaders, keep_silent, sending
 from .errors import AutoGLMError, Cancelled, ConfigurationError, ConnectionFailed, InvalidReply, StreamInterrupted
 from .reply import Reply, Timing
 from .timeouts import CallClock, running_clock
+from .wire import Resume
 
-_COMPRESSIONS = {"gzip", "deflate", "br", "zstd", "compress", "x-gzip"}
+_MAX_WORDS = 200  # characters of the library's own text: h11 repeats a whole line
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -58,11 +63,13 @@ class Call:
     clock: CallClock
     assembler: Assembler = field(default_factory=Assembler, repr=False)
     new_assembler: Callable[[], Assembler] = Assembler
+    resume: Resume = "never"
+    resumed: bool = False
     id: str = field(default_factory=lambda: urandom(12).hex())
     attempts: int = 0
     first_token: float | None = None
     _received: int = 0
-    _whole: bytearray | None = field(default=None, repr=False)
+    _whole: BytesIO | None = field(default=None, repr=False)
     """The body so far where it is not a stream."""
 
     def begin_attempt(self) -> None:
@@ -72,8 +79,32 @@ class Call:
         sending(self.headers)
         self.attempts += 1
         self._received = 0
-        self.assembler = self.new_assembler()
-        self.first_token = None
+        if self.resumed:
+            self.assembler.go_on()
+        else:
+            self.assembler = self.new_assembler()
+            self.first_token = None
+
+    def go_on(self, cut: AutoGLMError) -> bool:
+        """Make this the request for the rest of an answer that was cut; false, with a note, where that cannot be."""
+        reason = self._obstacle(cut)
+        if reason is None:
+            self.content = encoded(continuation(self._body(), self.assembler.beginning()))
+            self.resumed = self.clock.fresh_only = True
+        elif self.resume != "never":
+            cut.add_note(f"the answer was not resumed: {reason}")
+        return reason is None
+
+    def _obstacle(self, cut: AutoGLMError) -> str | None:
+        if self.resume == "never" or type(cut) is not StreamInterrupted:
+            return "it was not merely cut"
+        if self.resumed:
+            return "it had been resumed before"
+        return next(obstacles(self.resume, self._body(), self.assembler.beginning()), None)
+
+    def _body(self) -> dict[str, Any]:
+        body: dict[str, Any] = json.loads(self.content or b"{}")
+        return body
 
     def headers_to_send(self) -> dict[str, str]:
         """A name for the attempt, which vLLM takes for its own, and one for the call, for gateways."""
@@ -91,32 +122,36 @@ class Call:
 
     def open(self, head: Head) -> None:
         """The answer begins: as a stream or in one piece, which is the server's choice, whatever was asked for."""
-        encoding = head.headers.get("content-encoding", "").strip().lower()
-        if encoding in _COMPRESSIONS:
-            raise InvalidReply(f"the server compressed its answer ({encoding}), though it was asked not to")
+        if self.clock.link == "reused":
+            raise ConnectionFailed("the server's answer was there before the request")
+        self.clock.link = "answered"
         kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
-        self._whole = None if kind == "text/event-stream" else bytearray()
+        self._whole = None if kind == "text/event-stream" else BytesIO()
 
     def take(self, data: bytes) -> None:
         """The next piece of the body; what it means is appended to the assembler's events."""
         self._received += len(data)
-        if self._received > defaults.MAX_BODY_BYTES:
-            raise InvalidReply(f"the server's answer is larger than {defaults.MAX_BODY_BYTES} bytes")
+        self.check_size(self._received)
         if self._whole is not None:
-            self._whole += data
+            self._whole.write(data)
         else:
             tokens = self.assembler.tokens
             self.assembler.feed(data)
             if self.assembler.tokens > tokens:
                 self._heard()
                 return
-        if self.clock.is_over():  # a server that never pauses lets no read run into its limit
-            raise self.clock.error()
+        self.clock.check()
+
+    @staticmethod
+    def check_size(size: int) -> None:
+        """Refuse a body that is too large."""
+        if size > defaults.MAX_BODY_BYTES:
+            raise InvalidReply(f"the server's answer is larger than {defaults.MAX_BODY_BYTES} bytes")
 
     def end(self) -> None:
         """The body has ended; raises when the answer has not."""
         if self._whole is not None:
-            self.assembler.feed_whole(bytes(self._whole))
+            self.assembler.feed_whole(self._whole.getvalue())  # which is no copy
         self.assembler.close()
 
     def _heard(self) -> None:
@@ -263,17 +298,20 @@ def translate(error: Exception, call: Call) -> AutoGLMError | None:
         if "ReadTimeout" in names:
             return call.clock.error()
         return call.clock.error("send" if "WriteTimeout" in names else "connect")
+    words = call.headers.hidden(str(error))[:_MAX_WORDS] or type(error).__name__
+    if "RemoteProtocolError" in names and _is_nonsense(error) and call.clock.link != "reused":
+        return InvalidReply(f"what came from {call.url} is not valid HTTP: {words}")
     if call.assembler.started:
-        return StreamInterrupted(f"the connection broke before the answer was complete: {_words(error)}")
+        return StreamInterrupted(f"the connection broke before the answer was complete: {words}")
     if "ConnectError" in names:
         call.clock.link = "unreached"
-        return ConnectionFailed(
-            f"cannot connect to {call.url}: {_words(error)}: is the server running, is base_url right?"
-        )
+        return ConnectionFailed(f"cannot connect to {call.url}: {words}: is the server running, is base_url right?")
     if names & {"UnsupportedProtocol", "InvalidURL", "LocalProtocolError"}:
-        return ConfigurationError(f"the request to {call.url} cannot be sent: {_words(error)}")
-    return ConnectionFailed(f"the connection to {call.url} failed: {_words(error)}")
+        return ConfigurationError(f"the request to {call.url} cannot be sent: {words}")
+    return ConnectionFailed(f"the connection to {call.url} failed: {words}")
 
 
-def _words(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _is_nonsense(error: Exception) -> bool:
+    """Whether h11 cannot read what came, and not because the connection ended in the middle of it."""
+    whys = error.__cause__.args if error.__cause__ is not None else ()  # httpcore2's error holds the one of h11
+    return any(type(why).__module__.startswith("h11.") and not str(why).startswith("peer ") for why in whys)

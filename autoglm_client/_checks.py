@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from math import isfinite
 from re import fullmatch
-from typing import Any, cast
+from typing import Any, cast, get_args
 from urllib.parse import urlsplit
 
 from . import defaults
 from ._secret import Secret
 from .errors import ConfigurationError, InsecureConnection
-from .wire import ChatOptions
+from .wire import ChatOptions, Resume
 
 __all__ = [
     "checked_count",
@@ -122,6 +122,8 @@ def checked_options(options: object) -> dict[str, Any]:
             raise ConfigurationError(f"{name}: a {type(given[name]).__name__}: give a mapping of names to values")
     if "n" in given:
         checked_count("n", given["n"])
+    if given.get("resume", "never") not in get_args(Resume):
+        raise ConfigurationError(f"resume={given['resume']!r}: give one of {', '.join(get_args(Resume))}")
     if "deadline" in given and not _is_time(given["deadline"]):
         raise ConfigurationError(f"deadline={given['deadline']!r}: give a point in time.monotonic()")
     return given

@@ -29,12 +29,11 @@ from .messages import Messages, as_messages
 from .timeouts import CallClock, Timeouts
 from .wire import CLIENT_OPTIONS, ChatOptions, reader
 
-__all__ = ["MAX_ERROR_BYTES", "Configuration", "read_shape"]
+__all__ = ["Configuration", "read_shape"]
 
 T = TypeVar("T")
 
 _REQUIRED_HEADERS = {"accept-encoding": "identity", "user-agent": f"autoglm-client/{defaults.__version__}"}
-MAX_ERROR_BYTES = 64 * 1024
 
 
 class Configuration:
@@ -93,6 +92,7 @@ class Configuration:
             content=encoded(body),
             clock=CallClock(timeouts if stream else timeouts.without_token_clocks(), deadline),
             new_assembler=new_assembler,
+            resume=merged.get("resume", "never"),
         )
 
     def policy(self, call: Call) -> Policy:
@@ -149,6 +149,8 @@ class Configuration:
             body["skip_special_tokens"] = False  # or the server strips the think and answer tags
         if stream and self.endpoint.stream_usage:
             body["stream_options"] = {"include_usage": True}
+            if self.endpoint.extensions and options.get("resume", "never") != "never":
+                body["stream_options"]["continuous_usage_stats"] = True  # or nobody knows what a cut answer has cost
         body.update({name: value for name, value in options.items() if name not in CLIENT_OPTIONS})
         extra = dict(options.get("extra_body") or {})
         self._set_thinking(body, extra, options.get("thinking"))

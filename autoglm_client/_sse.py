@@ -49,9 +49,9 @@ class SSEDecoder:
         if self._after_cr or b"\r" in data:
             data = self._with_plain_line_ends(data)
         for block in self._whole_events(data):
-            if (event := self._read(block)) is not None:
+            if block and (event := self._read(block)) is not None:
                 yield event
-        if len(self._buffer) > self._max_event_bytes:
+        if len(self._buffer) - self._buffer.endswith(b"\n") > self._max_event_bytes:  # that may be half a blank line
             self._refuse()
 
     def _with_plain_line_ends(self, data: bytes) -> bytes:
@@ -63,15 +63,16 @@ class SSEDecoder:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _whole_events(self, data: bytes) -> list[bytes]:
-        if not self._buffer and data.endswith(b"\n\n"):
+        if not self._buffer and data.endswith(b"\n\n") and not data.endswith(b"\n\n\n"):
             return data[:-2].split(b"\n\n")
         seam = max(len(self._buffer) - 1, 0)  # the blank line may lie across the cut
         self._buffer += data
         if self._buffer.find(b"\n\n", seam) < 0:
             return []
-        *blocks, rest = bytes(self._buffer).split(b"\n\n")
-        self._buffer = bytearray(rest)
-        return blocks
+        end = self._buffer.rindex(b"\n\n")
+        whole = bytes(memoryview(self._buffer)[:end])
+        self._buffer = self._buffer[end + 2 :]
+        return whole.split(b"\n\n")
 
     def _read(self, block: bytes) -> str | None:
         if len(block) > self._max_event_bytes:
@@ -79,13 +80,16 @@ class SSEDecoder:
         if self._at_start:
             self._at_start = False
             block = block.removeprefix(_BOM)
-        if block.startswith(b"data: ") and b"\n" not in block:
-            return self._text(block[6:])
+        if b"\n" not in block:
+            if block.startswith(b"data: "):
+                return self._text(memoryview(block)[6:])
+            if block.startswith(b":"):
+                return None
         return self._read_fields(block)
 
-    def _text(self, data: bytes) -> str:
+    def _text(self, data: bytes | memoryview) -> str:
         try:
-            return data.decode()
+            return str(data, "utf-8")
         except UnicodeDecodeError as error:
             raise InvalidReply(f"an event of the stream is not valid UTF-8: {error}") from error
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .defaults import MAX_ERROR_BYTES
 from .errors import (
     AuthenticationFailed,
     BadRequest,
@@ -28,6 +29,7 @@ from .errors import (
 
 __all__ = ["Refusal", "read_refusal", "status_error"]
 
+_ERROR_STATUS = re.compile("[45][0-9]{2}")
 _MAX_WORDS = 500  # characters of the server's own text in a message; the whole is in ``body``
 
 _NO_BALANCE = "1113"
@@ -40,10 +42,8 @@ _BIGMODEL_CODES: dict[str, type[StatusError]] = {
     "1305": RateLimited,
 }
 _TOO_LONG = ("maximum context length", "longer than the maximum model length")  # vLLM's words for text, for images
-_RAY = re.compile(
-    r"Message: (?P<message>.*?) \(Request ID: [^)]*\), Internal exception: .*?, original exception: (?P<original>.*)",
-    re.DOTALL,
-)
+_RAY = re.compile(r"Message: (.*?) \(Request ID: [^)]{0,200}\), Internal exception: ", re.DOTALL)
+_RAY_ORIGINAL = ", original exception: "
 """Ray Serve LLM's ingress (2.60) around a message; where that is "Internal Server Error", a traceback says more."""
 _CLASSES: dict[int, type[StatusError]] = {
     401: AuthenticationFailed,
@@ -90,16 +90,24 @@ def _fields(body: object, outer: Mapping[str, Any]) -> Refusal:
     if not isinstance(body, Mapping):
         return Refusal(_words(body), code=str(outer.get("code") or ""))
     message = body.get("message") or outer.get("message") or _words(body)
+    if isinstance(message, str):
+        message = message[:MAX_ERROR_BYTES]
     kind, code = str(body.get("type") or ""), str(body.get("code") or "")
-    if isinstance(message, str) and (wrapped := _RAY.fullmatch(message)):
-        return Refusal(_unwrapped(**wrapped.groupdict()), type=kind, code=code, of_a_replica=True)
+    if (unwrapped := _unwrapped(message)) is not None:
+        return Refusal(unwrapped, type=kind, code=code, of_a_replica=True)
     return Refusal(_words(message), type=kind, code=code)
 
 
-def _unwrapped(message: str, original: str) -> str:
+def _unwrapped(message: object) -> str | None:
     """What Ray's ingress was told: its message, or the last line of the traceback that is not indented."""
+    wrapped = _RAY.match(message) if isinstance(message, str) else None
+    if wrapped is None:
+        return None
+    _, is_there, original = wrapped.string[wrapped.end() :].partition(_RAY_ORIGINAL)
+    if not is_there:
+        return None
     lines = [line for line in original.splitlines() if line[:1].strip()]
-    return lines[-1].strip() if lines and message == "Internal Server Error" else message.strip()
+    return lines[-1].strip() if lines and wrapped[1] == "Internal Server Error" else wrapped[1].strip()
 
 
 def _words(value: object) -> str:
@@ -119,14 +127,14 @@ def status_error(
     """Make the error for a refusal; ``status`` 0 takes it from the body, as an error inside a stream needs."""
     refusal = read_refusal(body)
     if not status:
-        status = int(refusal.code) if refusal.code.isdecimal() and 400 <= int(refusal.code[:6]) < 600 else 500
+        status = int(refusal.code) if _ERROR_STATUS.fullmatch(refusal.code) else 500
     kind = _class_of(status, refusal)
     words = refusal.message[:_MAX_WORDS]
     message = f"{status} {_advice(kind, status)}"
     error = kind(
         f"{message}: {words}" if words else message,
         status=status,
-        body=text or _words(body),
+        body=(text or _words(body))[:MAX_ERROR_BYTES],
         request_id=request_id,
         retry_after=retry_after,
     )

@@ -43,6 +43,9 @@ _KEEPALIVE = tuple(
 """So the socket itself notices in a minute that a router has forgotten the connection, or a machine lost its power."""
 
 
+_PIECE = 16 * 1024  # bytes that are written at once: a TLS record
+
+
 def _connect_limit() -> float | None:
     clock = running_clock.get()
     return clock.within(clock.timeouts.connect)
@@ -80,9 +83,9 @@ class _AsyncStream(httpcore2.AsyncNetworkStream):
             _check_process(self._pid)
         clock = running_clock.get()
         data = await self._stream.read(max_bytes, clock.for_next_event())
-        if data:  # an end is no answer
-            clock.link = "heard"
+        if clock.link != "answered" and data:  # an end is no answer
             self._link = "reused"
+            clock.hear_head(len(data))
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -136,16 +139,19 @@ class _Stream(httpcore2.NetworkStream):
             _check_process(self._pid)
         clock = running_clock.get()
         data = self._stream.read(max_bytes, clock.for_next_event())
-        if data:  # an end is no answer
-            clock.link = "heard"
+        if clock.link != "answered" and data:  # an end is no answer
             self._link = "reused"
+            clock.hear_head(len(data))
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         _check_process(self._pid)
         running_clock.get().interrupt.arm(partial(hang_up, self.get_extra_info("socket")))
-        running_clock.get().takes(self._link)
-        self._stream.write(buffer, _write_limit())
+        clock = running_clock.get()
+        clock.takes(self._link)
+        clock.expect("send")
+        for start in range(0, len(buffer), _PIECE):  # a timeout is fed by whatever little goes out: so it gets shorter
+            self._stream.write(buffer[start : start + _PIECE], clock.for_next_event())
         _sent()
 
     def close(self) -> None:

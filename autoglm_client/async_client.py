@@ -28,7 +28,7 @@ from .errors import (
 from .messages import Messages
 from .reply import Reply
 from .timeouts import Timeouts
-from .wire import ChatOptions, ModelCard, ModelList, Tokens
+from .wire import ChatOptions, ModelCard, ModelList, Resume, Tokens
 
 if TYPE_CHECKING:
     import httpx
@@ -58,6 +58,7 @@ class AsyncAutoGLM:
         timeout: float | Timeouts | None = Timeouts(),  # noqa: B008 - frozen
         max_attempts: int = defaults.MAX_ATTEMPTS,
         max_event_bytes: int = defaults.MAX_EVENT_BYTES,
+        resume: Resume = "never",
         headers: Mapping[str, str] | None = None,
         options: ChatOptions | None = None,
         http_client: httpx2.AsyncClient | httpx.AsyncClient | None = None,
@@ -72,7 +73,7 @@ class AsyncAutoGLM:
             max_attempts=max_attempts,
             max_event_bytes=max_event_bytes,
             headers=headers,
-            options=options,
+            options={"resume": resume, **(options or {})},
         )
         self._pool = AsyncPool(self._configuration.base_url, http_client)
 
@@ -186,7 +187,7 @@ class AsyncAutoGLM:
         """Whether the server says that it is well."""
         try:
             return await async_is_well(self._configuration, self._pool, None)
-        except StatusError:
+        except (InvalidReply, StatusError):
             return False
 
     async def wait_until_ready(

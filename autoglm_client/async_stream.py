@@ -8,20 +8,24 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from functools import partial
+from io import BytesIO
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
 from . import defaults
 from ._call import AsyncGuard, Call, Guard, Head, Received
 from ._concurrency import async_pause
-from ._exchange import MAX_ERROR_BYTES, Configuration
+from ._exchange import Configuration
+from ._inflate import Inflater, inflater_for
 from ._pool import AsyncPool
 from ._redirect import followed
 from ._retry import Policy, async_attempts
 from .errors import (
     AutoGLMError,
+    Cancelled,
     ConfigurationError,
     ConnectionFailed,
+    DeadlineExceeded,
     NotFound,
     ServerFailed,
     StreamInterrupted,
@@ -58,7 +62,9 @@ class AsyncReplyStream:
             async for attempt in async_attempts(policy, pause):
                 with attempt:
                     await self._start()
-        except BaseException:  # a cancelled task, too, must not keep the connection
+        except BaseException as error:  # a cancelled task, too, must not keep the connection
+            if isinstance(error, AutoGLMError):
+                self._call.described(error)  # also what ended a pause
             await self.close()
             raise
         return self
@@ -83,11 +89,12 @@ class AsyncReplyStream:
         events = call.assembler.events
         while not events:
             if self._failure is not None:
-                raise self._failure
-            if self._answer.closed:
+                await self._go_on(self._failure)
+            elif self._answer.closed:
                 self._check_complete()
                 raise StopAsyncIteration
-            await self._advance()
+            else:
+                await self._advance()
         return events.popleft()
 
     @property
@@ -126,6 +133,24 @@ class AsyncReplyStream:
             clock, failure = self._call.clock, StreamInterrupted(f"the answer {state}; see also `partial`")
             raise self._failure or self._call.described(clock.error() if clock.cancelled else failure)
 
+    async def _go_on(self, cut: AutoGLMError) -> None:
+        """Ask for the rest of an answer that was cut; raises what cut it where there is none to be had."""
+        budget = self._configuration.budget
+        if not (budget.allows_retries and self._call.go_on(cut)):
+            raise cut
+        budget.failed()
+        try:
+            await self._start()
+            self._check_news()
+        except BaseException as error:
+            await self._answer.close()
+            if not isinstance(error, AutoGLMError) or isinstance(error, Cancelled | DeadlineExceeded):
+                raise
+            self._failure = self._call.described(cut)
+            cut.add_note(f"the answer was not resumed: {error}")
+            raise cut from error
+        budget.succeeded()
+
     async def _start(self) -> None:
         self._failure = None
         if self._left:
@@ -133,6 +158,10 @@ class AsyncReplyStream:
         await self._answer.open()
         while not self._has_news:
             await self._advance()
+        if not self._call.assembler.started:
+            self._check_news()
+
+    def _check_news(self) -> None:
         if self._failure is not None and not self._call.assembler.events:
             raise self._failure
 
@@ -203,10 +232,11 @@ class AsyncAnswer:
                 if isinstance(error, AutoGLMError):
                     raise
                 raise ConfigurationError(f"the request to {call.url} cannot be made: {error}") from error
+            call.open(self.head)
+            if inflater := inflater_for(self.head.headers.get("content-encoding")):
+                self.chunks = _inflated(self.chunks, inflater)
         if self.head.status_code != 200:
             await self._refuse()
-        with self.guard:
-            call.open(self.head)
 
     async def _follow(self) -> None:
         """Send the request, and again where the same server sends it on to, with the same method and body."""
@@ -233,17 +263,14 @@ class AsyncAnswer:
         )
         return await client.send(request, stream=True, follow_redirects=False)
 
-    async def read(self) -> bytes | None:
-        """The next piece of the body, ``None`` after the last."""
-        with self.guard:
-            return await anext(self.chunks, None)
-
-    async def read_all(self, limit: int = defaults.MAX_BODY_BYTES) -> bytes:
+    async def read_all(self, limit: int) -> bytes:
         """The whole body, or a little more than ``limit`` bytes of it."""
-        body = bytearray()
-        while len(body) <= limit and (data := await self.read()) is not None:
-            body += data
-        return bytes(body)
+        body = BytesIO()
+        with self.guard:
+            while body.tell() <= limit and (data := await anext(self.chunks, None)) is not None:
+                body.write(data)
+                self._call.clock.check()
+        return body.getvalue()
 
     async def close(self) -> None:
         """Give the connection back, or close it when the body was not read to its end."""
@@ -257,7 +284,7 @@ class AsyncAnswer:
 
     async def _refuse(self) -> None:
         try:
-            body = await self.read_all(MAX_ERROR_BYTES)
+            body = (await self.read_all(defaults.MAX_ERROR_BYTES))[: defaults.MAX_ERROR_BYTES]
         except AutoGLMError:
             body = b""  # the status says enough
         finally:
@@ -292,7 +319,20 @@ async def async_read(configuration: Configuration, pool: AsyncPool, call: Call, 
 
 async def _read_once(configuration: Configuration, pool: AsyncPool, call: Call) -> bytes:
     async with AsyncAnswer(configuration, pool, call) as answer:
-        return await answer.read_all()
+        body = await answer.read_all(defaults.MAX_BODY_BYTES)
+        with answer.guard:
+            call.check_size(len(body))
+        return body
+
+
+async def _inflated(chunks: AsyncGenerator[bytes, None], inflater: Inflater) -> AsyncGenerator[bytes, None]:
+    try:
+        async for data in chunks:
+            for piece in inflater.feed(data):
+                yield piece
+        inflater.close()
+    finally:
+        await chunks.aclose()
 
 
 async def async_is_well(configuration: Configuration, pool: AsyncPool, clock: CallClock | None) -> bool:

@@ -28,7 +28,7 @@ from .messages import Messages
 from .reply import Reply
 from .stream import ReplyStream, sync_is_well, sync_read
 from .timeouts import Timeouts
-from .wire import ChatOptions, ModelCard, ModelList, Tokens
+from .wire import ChatOptions, ModelCard, ModelList, Resume, Tokens
 
 if TYPE_CHECKING:
     import httpx
@@ -58,6 +58,7 @@ class AutoGLM:
         timeout: float | Timeouts | None = Timeouts(),  # noqa: B008 - frozen
         max_attempts: int = defaults.MAX_ATTEMPTS,
         max_event_bytes: int = defaults.MAX_EVENT_BYTES,
+        resume: Resume = "never",
         headers: Mapping[str, str] | None = None,
         options: ChatOptions | None = None,
         http_client: httpx2.Client | httpx.Client | None = None,
@@ -72,7 +73,7 @@ class AutoGLM:
             max_attempts=max_attempts,
             max_event_bytes=max_event_bytes,
             headers=headers,
-            options=options,
+            options={"resume": resume, **(options or {})},
         )
         self._pool = Pool(self._configuration.base_url, http_client)
 
@@ -184,7 +185,7 @@ class AutoGLM:
         """Whether the server says that it is well."""
         try:
             return sync_is_well(self._configuration, self._pool, None)
-        except StatusError:
+        except (InvalidReply, StatusError):
             return False
 
     def wait_until_ready(self, timeout: float = 600.0, progress: Callable[[float, str], object] | None = None) -> None:

@@ -35,6 +35,14 @@ ENGINE_POLL_SECONDS: Final = 0.5
 MAX_RETRY_AFTER_SECONDS: Final = 60.0
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
+"""As they are after inflating, too."""
+MAX_TEXT: Final = 4 * 1024 * 1024
+"""Characters of one answer, with 16 more for each piece of it: many times what a context holds."""
+MAX_PARTS: Final = 1000
+"""Choices that nobody asked for, tool calls of one answer."""
+MAX_ERROR_BYTES: Final = 64 * 1024
+MAX_HEAD_BYTES: Final = 256 * 1024
+"""Of everything before the body; one header may have 100 kB (httpcore2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

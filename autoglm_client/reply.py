@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -62,6 +62,10 @@ class Usage:
             cached_tokens=(counts.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
             reasoning_tokens=(counts.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0,
         )
+
+    def __add__(self, other: Usage) -> Usage:
+        """What two requests have cost together."""
+        return Usage(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,8 @@ class Reply:
     timing: Timing = field(default=Timing(), compare=False)
     attempts: int = field(default=1, compare=False)
     """How many times the request was sent."""
+    resumed: bool = field(default=False, compare=False)
+    """The answer was cut and gone on with (``resume=``); ``usage`` is of both requests then."""
 
     def __str__(self) -> str:
         return self.text

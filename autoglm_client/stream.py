@@ -8,20 +8,24 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import suppress
 from functools import partial
+from io import BytesIO
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
 from . import defaults
 from ._call import Call, Guard, Head, Received
 from ._concurrency import sync_pause
-from ._exchange import MAX_ERROR_BYTES, Configuration
+from ._exchange import Configuration
+from ._inflate import Inflater, inflater_for
 from ._pool import Pool
 from ._redirect import followed
 from ._retry import Policy, sync_attempts
 from .errors import (
     AutoGLMError,
+    Cancelled,
     ConfigurationError,
     ConnectionFailed,
+    DeadlineExceeded,
     NotFound,
     ServerFailed,
     StreamInterrupted,
@@ -58,7 +62,9 @@ class ReplyStream:
             for attempt in sync_attempts(policy, pause):
                 with attempt:
                     self._start()
-        except BaseException:  # a cancelled task, too, must not keep the connection
+        except BaseException as error:  # a cancelled task, too, must not keep the connection
+            if isinstance(error, AutoGLMError):
+                self._call.described(error)  # also what ended a pause
             self.close()
             raise
         return self
@@ -83,11 +89,12 @@ class ReplyStream:
         events = call.assembler.events
         while not events:
             if self._failure is not None:
-                raise self._failure
-            if self._answer.closed:
+                self._go_on(self._failure)
+            elif self._answer.closed:
                 self._check_complete()
                 raise StopIteration
-            self._advance()
+            else:
+                self._advance()
         return events.popleft()
 
     @property
@@ -126,6 +133,24 @@ class ReplyStream:
             clock, failure = self._call.clock, StreamInterrupted(f"the answer {state}; see also `partial`")
             raise self._failure or self._call.described(clock.error() if clock.cancelled else failure)
 
+    def _go_on(self, cut: AutoGLMError) -> None:
+        """Ask for the rest of an answer that was cut; raises what cut it where there is none to be had."""
+        budget = self._configuration.budget
+        if not (budget.allows_retries and self._call.go_on(cut)):
+            raise cut
+        budget.failed()
+        try:
+            self._start()
+            self._check_news()
+        except BaseException as error:
+            self._answer.close()
+            if not isinstance(error, AutoGLMError) or isinstance(error, Cancelled | DeadlineExceeded):
+                raise
+            self._failure = self._call.described(cut)
+            cut.add_note(f"the answer was not resumed: {error}")
+            raise cut from error
+        budget.succeeded()
+
     def _start(self) -> None:
         self._failure = None
         if self._left:
@@ -133,6 +158,10 @@ class ReplyStream:
         self._answer.open()
         while not self._has_news:
             self._advance()
+        if not self._call.assembler.started:
+            self._check_news()
+
+    def _check_news(self) -> None:
         if self._failure is not None and not self._call.assembler.events:
             raise self._failure
 
@@ -203,10 +232,11 @@ class Answer:
                 if isinstance(error, AutoGLMError):
                     raise
                 raise ConfigurationError(f"the request to {call.url} cannot be made: {error}") from error
+            call.open(self.head)
+            if inflater := inflater_for(self.head.headers.get("content-encoding")):
+                self.chunks = _inflated(self.chunks, inflater)
         if self.head.status_code != 200:
             self._refuse()
-        with self.guard:
-            call.open(self.head)
 
     def _follow(self) -> None:
         """Send the request, and again where the same server sends it on to, with the same method and body."""
@@ -233,17 +263,14 @@ class Answer:
         )
         return client.send(request, stream=True, follow_redirects=False)
 
-    def read(self) -> bytes | None:
-        """The next piece of the body, ``None`` after the last."""
-        with self.guard:
-            return next(self.chunks, None)
-
-    def read_all(self, limit: int = defaults.MAX_BODY_BYTES) -> bytes:
+    def read_all(self, limit: int) -> bytes:
         """The whole body, or a little more than ``limit`` bytes of it."""
-        body = bytearray()
-        while len(body) <= limit and (data := self.read()) is not None:
-            body += data
-        return bytes(body)
+        body = BytesIO()
+        with self.guard:
+            while body.tell() <= limit and (data := next(self.chunks, None)) is not None:
+                body.write(data)
+                self._call.clock.check()
+        return body.getvalue()
 
     def close(self) -> None:
         """Give the connection back, or close it when the body was not read to its end."""
@@ -257,7 +284,7 @@ class Answer:
 
     def _refuse(self) -> None:
         try:
-            body = self.read_all(MAX_ERROR_BYTES)
+            body = (self.read_all(defaults.MAX_ERROR_BYTES))[: defaults.MAX_ERROR_BYTES]
         except AutoGLMError:
             body = b""  # the status says enough
         finally:
@@ -290,7 +317,20 @@ def sync_read(configuration: Configuration, pool: Pool, call: Call, policy: Poli
 
 def _read_once(configuration: Configuration, pool: Pool, call: Call) -> bytes:
     with Answer(configuration, pool, call) as answer:
-        return answer.read_all()
+        body = answer.read_all(defaults.MAX_BODY_BYTES)
+        with answer.guard:
+            call.check_size(len(body))
+        return body
+
+
+def _inflated(chunks: Generator[bytes, None, None], inflater: Inflater) -> Generator[bytes, None, None]:
+    try:
+        for data in chunks:
+            for piece in inflater.feed(data):
+                yield piece
+        inflater.close()
+    finally:
+        chunks.close()
 
 
 def sync_is_well(configuration: Configuration, pool: Pool, clock: CallClock | None) -> bool:

@@ -9,11 +9,11 @@ from typing import Literal
 
 from . import defaults
 from ._interrupt import Interrupt
-from .errors import AutoGLMError, Cancelled, Clock, ConfigurationError, DeadlineExceeded, RequestTimedOut
+from .errors import AutoGLMError, Cancelled, Clock, ConfigurationError, DeadlineExceeded, InvalidReply, RequestTimedOut
 
 __all__ = ["CallClock", "Timeouts"]
 
-Link = Literal["unknown", "unreached", "fresh", "reused", "heard"]
+Link = Literal["unknown", "unreached", "fresh", "reused", "heard", "answered"]
 
 _FOREVER = 1e8  # seconds: three years, and less than what the system's clocks overflow at
 
@@ -74,6 +74,7 @@ class CallClock:
         self._until: float | None = None
         self.link: Link = "unknown"
         """How far the attempt's connection came, as far as our transport or the error tells."""
+        self._head_bytes = 0
         self.fresh_only = False
         """Whether connections that were kept are not to be used."""
 
@@ -109,7 +110,16 @@ class CallClock:
     def takes(self, link: Link) -> None:
         """The attempt has its connection."""
         self.link = link
+        self._head_bytes = 0
         self.fresh_only = False  # it was about this one: the others, and this one afterwards, may be kept
+
+    def hear_head(self, size: int) -> None:
+        """Some of the answer's head came; raises when it has no end, or when it is late, without a pause in it."""
+        self.link = "heard"
+        self._head_bytes += size
+        if self._head_bytes > defaults.MAX_HEAD_BYTES:
+            raise InvalidReply(f"the headers of the server's answer are larger than {defaults.MAX_HEAD_BYTES} bytes")
+        self.check()
 
     def expect(self, clock: Clock) -> None:
         """Start the clock for the next event of a stream."""
@@ -142,6 +152,11 @@ class CallClock:
         """Whether the event that is waited for, or the whole call, is late."""
         now = monotonic()
         return (self._until is not None and self._until <= now) or (self.deadline is not None and self.deadline <= now)
+
+    def check(self) -> None:
+        """Raise when it is late: where a server never pauses, no read runs into its limit."""
+        if self.is_over():
+            raise self.error()
 
     def error(self, clock: Clock | None = None) -> AutoGLMError:
         """Say which clock ran out."""

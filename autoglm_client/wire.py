@@ -19,6 +19,7 @@ __all__ = [
     "Delta",
     "ModelCard",
     "ModelList",
+    "Resume",
     "Tokens",
     "ToolCallDict",
     "UsageCounts",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 Json = dict[str, Any]
+Resume = Literal["auto", "always", "never"]
 Shape = TypeVar("Shape")
 
 
@@ -82,6 +84,8 @@ class ChatOptions(TypedDict, total=False):
     """Let the model think first, or not; becomes ``enable_thinking`` in the chat template and ``include_reasoning``."""
     stop_on_repetition: bool
     """End a stream as soon as the model repeats itself."""
+    resume: Resume
+    """After a cut, ask for the rest of the answer, where that can be exact; ``auto`` does so from 64 tokens on."""
     timeout: float | Timeouts | None
     """Seconds for the whole call, or each clock by itself; instead of the client's."""
     deadline: float
@@ -94,7 +98,9 @@ class ChatOptions(TypedDict, total=False):
 SAMPLING: ChatOptions = {"temperature": 0.0, "top_p": 0.85, "frequency_penalty": 0.2, "max_tokens": 3000}
 """What Open-AutoGLM's own client sends; ``**SAMPLING``, or ``options=SAMPLING`` for a client, asks in the same way."""
 
-CLIENT_OPTIONS = frozenset({"thinking", "stop_on_repetition", "timeout", "deadline", "extra_headers", "extra_body"})
+CLIENT_OPTIONS = frozenset(
+    {"thinking", "stop_on_repetition", "resume", "timeout", "deadline", "extra_headers", "extra_body"}
+)
 
 
 class PromptTokensDetails(TypedDict, total=False):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from autoglm_client import AsyncAutoGLM, AutoGLM
+from autoglm_client._retry import budget_of
 from server_stub import ScriptedServer
 
 ClientFactory = Callable[..., Any]
@@ -87,6 +88,12 @@ def server() -> Iterator[ScriptedServer]:
 def glm(make_client: ClientFactory, server: ScriptedServer) -> Any:
     """A client of the scripted server."""
     return make_client(server.base_url)
+
+
+@pytest.fixture(autouse=True)
+def _no_memory_of_servers() -> None:
+    """A port may be another server's in the next test: what it may be retried is not what that one left."""
+    budget_of.cache_clear()
 
 
 @pytest.fixture(autouse=True)

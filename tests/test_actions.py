@@ -35,6 +35,7 @@ from autoglm_client.actions import (
     parse_action,
     read_action,
 )
+from autoglm_client.actions.quotes import Quotes
 from autoglm_client.errors import ActionError
 from autoglm_client.reasoning import split_reasoning
 
@@ -511,6 +512,21 @@ def test_hostile_text_costs_no_more_than_its_length(work: Any, before: str) -> N
             pytest.fail(f"more than linear: {unit!r}")
 
 
+def test_a_guess_looks_at_no_more_quotes_than_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copying those of the whole text for each of its calls is too quick to show in the time, and still a square."""
+    seen: list[int] = []
+
+    class Counted(list[int]):
+        def __getitem__(self, at: Any) -> Any:
+            seen.append(len(range(*at.indices(len(self)))) if isinstance(at, slice) else 1)
+            return super().__getitem__(at)
+
+    ends = Quotes._call_ends
+    monkeypatch.setattr(Quotes, "_call_ends", lambda self, mark: Counted(ends(self, mark)))
+    assert len(read_action('foo(action="Type", text="a "b" c")\n' * 100).extra_actions) == 99
+    assert sum(seen) < 100 * 20
+
+
 def test_two_hundred_thousand_brackets() -> None:
     assert code_of("do(action=" * 20_000) == "malformed_call"
     assert code_of("(" * 200_000) in {"no_action", "repetition"}
@@ -568,6 +584,9 @@ def test_a_swipe_by_direction_has_both_points(swipe: Swipe, end: Point) -> None:
         (2.5, 2.5),
         (-1, 0.0),
         (float("inf"), 1.0),
+        (float("nan"), 1.0),
+        (10**400, 1.0),
+        (-(10**400), 1.0),
         ((3,), 3.0),
         ((), 1.0),
         (None, 1.0),
@@ -586,6 +605,7 @@ def test_seconds(duration: Any, seconds: float) -> None:
         (Back(), 'do(action="Back")'),
         (Note('"\\\n\t\x00\x9f<b><think>'), 'do(action="Note", message="\\"\\\\\\n\\t\\x00\\x9f<b>\\x3cthink>")'),
         (Wait(2), 'do(action="Wait", duration=2)'),
+        (Wait((float("-inf"),)), 'do(action="Wait", duration=[-1e999])'),
     ],
 )
 def test_the_canonical_text(action: Action, text: str) -> None:

@@ -260,6 +260,35 @@ def test_many_answers_cost_linear_time() -> None:
     assert min(seconds(4000) for _ in range(5)) < small * 4 * 2.5
 
 
+def test_an_answer_that_nobody_asked_for_comes_too_late() -> None:
+    late = {"choices": [{"index": 1, "delta": {"content": "b"}}]}
+    reply, _ = read(content("a"), b"data: " + json.dumps(late).encode() + b"\n\n")
+    assert reply.complete
+    assert [choice.text for choice in reply.choices] == ["a"]
+
+
+HALVES = {
+    r"a\ud83d": "a\ufffd",
+    r"\ude00b": "\ufffdb",
+    r"\ud83d\ud83d\ude00": "\ufffd😀",
+    r"\ud83dx": "\ufffdx",
+    r"\uD83D\uDE00 \\ud83d \udabc": "😀 \\ud83d \ufffd",
+    r"\ud83d\\ude00": "\ufffd\\ude00",
+}
+
+
+@pytest.mark.parametrize(("escaped", "text"), HALVES.items())
+def test_half_a_character_costs_only_itself(escaped: str, text: str) -> None:
+    body = '{"choices":[{"message":{"content":"' + escaped + '"},"finish_reason":"stop"}]}'
+    assert read_plain(body.encode())[0].text == text
+    assert read(b"data: " + body.replace("message", "delta").encode() + b"\n\n")[0].text == text
+
+
+def test_half_a_character_excuses_nothing_else() -> None:
+    with pytest.raises(InvalidReply, match="hex escape"):
+        read_plain(b'{"choices":[{"message":{"content":"\\ud83d\xff"}}]}')
+
+
 def test_a_cut_call_is_no_action() -> None:
     reply, events = read(content('<answer>do(action="Type", text="pay 1500', finish="length"))
     assert reply.action is None

@@ -336,7 +336,7 @@ def test_a_stream_that_nobody_asked_for_and_the_other_way_round(make_client: Cli
         (plain(b"", "302 Found", "Location: http://example.org/"), AutoGLMError),
         (plain(b"\x1f\x8b", "200 OK", "Content-Encoding: gzip"), InvalidReply),
         (plain(b"x" * 100_000, "500 Internal Server Error"), ServerFailed),
-        (b"nonsense\r\n\r\n", ConnectionFailed),
+        (b"nonsense\r\n\r\n", InvalidReply),
         (b"", ConnectionFailed),
         (plain(b'{"choices"')[:-3], ConnectionFailed),
         (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 99\r\n\r\n{", ServerFailed),

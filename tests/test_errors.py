@@ -113,10 +113,34 @@ def test_an_empty_account_is_not_worth_a_retry() -> None:
 
 @pytest.mark.parametrize(
     ("code", "status"),
-    [(400, 400), ("503", 503), (None, 500), ("1302", 500), ("x", 500), ("9" * 5000, 500), (200, 500)],
+    [
+        (400, 400),
+        ("503", 503),
+        (None, 500),
+        ("1302", 500),
+        ("x", 500),
+        ("9" * 5000, 500),
+        ("000400" + "0" * 5000, 500),
+        (200, 500),
+    ],
 )
 def test_an_error_inside_a_stream_brings_its_own_status(code: object, status: int) -> None:
     assert status_error(0, {"error": {"message": "m", "code": code}}).status == status
+
+
+INGRESS = "Message: {} (Request ID: 1), Internal exception: e"
+WRAPPED = {
+    "no original": (INGRESS.format("no"), INGRESS.format("no"), False),
+    "an original": (INGRESS.format("no") + ", original exception: x", "no", True),
+    "two of each": (INGRESS.format("no") * 2 + ", original exception: x" * 2, "no", True),
+    "a traceback": (INGRESS.format("Internal Server Error") + ", original exception: a\n b\nc\n d", "c", True),
+}
+
+
+@pytest.mark.parametrize(("message", "words", "of_a_replica"), WRAPPED.values(), ids=WRAPPED)
+def test_the_words_of_an_ingress(message: str, words: str, of_a_replica: bool) -> None:
+    refusal = read_refusal({"error": {"message": message}})
+    assert (refusal.message, refusal.of_a_replica) == (words, of_a_replica)
 
 
 def test_a_long_message_is_shortened_but_the_body_is_whole() -> None:

@@ -90,6 +90,8 @@ BROKEN = {
     "png-header-not-first": png(1, 1).replace(b"IHDR", b"IHDX"),
     "png-no-width": png(0, 9),
     "jpeg-no-frame": b"\xff\xd8\xff\xd9",
+    "jpeg-no-frame-but-bytes-in-its-place": b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1\0\0H\0H\0\0\xff\xd9",
+    "jpeg-short-frame": b"\xff\xd8\xff\xcb\0\0\0\0\xff\xd9",
     "jpeg-two-frames": b"\xff\xd8" + 2 * b"\xff\xc0\0\x0b\x08\0\x01\0\x01\x01\0\0\0" + b"\xff\xd9",
     "webp-unknown-chunk": RIFF + b"ABCD\x0a\0\0\0" + bytes(20),
     "webp-extended-short": RIFF + b"VP8X\x04\0\0\0" + bytes(20),

@@ -73,6 +73,15 @@ def test_an_event_above_the_limit(pieces: list[bytes]) -> None:
             list(decoder.feed(piece))
 
 
+@pytest.mark.parametrize("line_end", [b"\n", b"\r", b"\r\n"])
+def test_an_event_of_just_the_limit_at_every_cut(line_end: bytes) -> None:
+    before, event = b": 0123456789" + line_end * 3, b"data: 012345" + line_end * 2
+    for stream in (event, before + event):
+        for cut in range(len(stream) + 1):
+            decoder = SSEDecoder(max_event_bytes=12 + (stream is not event))
+            assert [text for piece in (stream[:cut], stream[cut:]) for text in decoder.feed(piece)] == ["012345"]
+
+
 def seconds_for(stream: bytes, size: int) -> float:
     started = process_time()
     decoder = SSEDecoder(max_event_bytes=len(stream))

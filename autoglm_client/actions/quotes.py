@@ -91,12 +91,13 @@ class Quotes:
         stretch = self._stretch_end(ends[index]) if index < len(ends) else None
         if stretch is None:
             return None
-        candidates = ends[index : bisect_left(ends, stretch)]
-        for quote in candidates:
+        behind = bisect_left(ends, stretch)
+        for at in range(index, behind):  # no slice: it costs as much as all of them, and the first is often the one
+            quote = ends[at]
             in_pairs = not self._odd(mark, start - 1, quote) and not self._odd(mark, quote, stretch)
             if in_pairs and not self._bracket_open(start, quote):
                 return Closing(quote, guessed=True)
-        last = candidates[-1]
+        last = ends[behind - 1]
         half = self._odd(mark, start - 1, last) and self._bracket_open(start, last)  # as in `print("a`
         return None if half else Closing(last, guessed=True)
 

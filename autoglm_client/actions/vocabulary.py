@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal, TypeAlias
 
@@ -35,6 +35,7 @@ Distance = Literal["long", "medium", "short"]
 SCALE = 999
 """The largest coordinate: the model sees every screen as 1000 by 1000, from (0, 0) to (999, 999)."""
 
+_LONGEST_WAIT = sys.float_info.max
 _DEFAULT_WAIT = 1.0  # what the official client waits when no duration is given
 
 
@@ -273,7 +274,7 @@ def _seconds(duration: str | float | None) -> float:
     if isinstance(duration, str):
         found = _DURATION.search(duration)
         return float(found[1]) * _UNITS.get((found[2] or "").lower(), 1.0) if found else _DEFAULT_WAIT
-    if duration is None or not math.isfinite(duration):
+    if duration is None or not abs(duration) <= _LONGEST_WAIT:  # so for what is no number, too
         return _DEFAULT_WAIT
     return max(0.0, float(duration))
 
@@ -294,7 +295,7 @@ def _plain(value: object) -> object:
 def _literal(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_literal, value))}]"
-    return _quoted(value) if isinstance(value, str) else repr(value)
+    return _quoted(value) if isinstance(value, str) else repr(value).replace("inf", "1e999")  # "inf" is no literal
 
 
 def _quoted(text: str) -> str:

@@ -29,6 +29,7 @@ def response_metadata(reply: Reply, choice: Choice) -> dict[str, Any]:
         "id": reply.id,  # not the message's own: LangGraph replaces a message by one of the same id
         "system_fingerprint": reply.system_fingerprint,
         "logprobs": choice.logprobs,
+        "resumed": reply.resumed,
     }
     return {"model_provider": PROVIDER} | {name: value for name, value in told.items() if value}
 

@@ -110,6 +110,8 @@ def _jpeg(data: bytes) -> Header:
         position += _big(data, position, 2)
     else:
         raise _Unusable(_CUT)
+    if not frame or _big(data, frame, 2) < 8:  # too short to hold a size
+        raise _Unusable(_BROKEN)
     return _sized("JPEG", _big(data, frame + 5, 2), _big(data, frame + 3, 2))
 
 

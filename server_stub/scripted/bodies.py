@@ -65,10 +65,12 @@ def generate(
     answer: Answer, request: dict[str, Any], prompt: Prompt, *, form: ReasoningForm, budget: int, model: str, name: str
 ) -> Generation:
     """Cut an answer into tokens and stop where the request says: ``max_tokens``, ``stop``, or the end."""
+    end = "</answer>" if "<answer>" in answer.text else "<|user|>"
     answer, thinking = _continued(answer, request)
     show_tags = form != "stripped" and request.get("skip_special_tokens") is False
     parsed = form in ("reasoning", "reasoning_content")
-    tokens = list(islice(_pieces(answer, parsed=parsed, show_tags=show_tags, thinking=thinking), budget))
+    said = _pieces(answer, parsed=parsed, show_tags=show_tags, thinking=thinking)
+    tokens = list(islice(chain(said, [Piece(end, "", "end")]), budget))
     pieces, stop = _stopped(tokens, request)
     ended = bool(pieces) and pieces[-1].goes == "end"
     finish = "stop" if stop is not None or ended else "length"
@@ -104,7 +106,6 @@ def _pieces(answer: Answer, *, parsed: bool, show_tags: bool, thinking: bool) ->
         yield Piece(call.name, call.name, "call", number, starts=True)
         for token in cut(call.arguments):
             yield Piece(token, token, "call", number)
-    yield Piece("</answer>" if "<answer>" in answer.text else "<|user|>", "", "end")
 
 
 def _stopped(pieces: list[Piece], request: dict[str, Any]) -> tuple[list[Piece], str | None]:

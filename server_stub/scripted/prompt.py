@@ -71,7 +71,7 @@ def render(request: dict[str, Any], *, tools: bool = False, domains: Sequence[st
             raise Refusal(f"At most {MAX_IMAGES} image(s) may be provided in one prompt.", param="image")
         tokens += _turn(message, sizes)
     if request.get("add_generation_prompt", True):
-        tokens.append("<|assistant|>")
+        tokens += ["<|assistant|>", "\n"]
     return Prompt(tokens, images, tokens.count(_IMAGE))
 
 

@@ -16,7 +16,7 @@ from autoglm_client import (
     AsyncAutoGLM,
     AutoGLM,
     AutoGLMError,
-    ConnectionFailed,
+    Cancelled,
     DeadlineExceeded,
     Reply,
     StreamInterrupted,
@@ -91,10 +91,27 @@ def close_from_another_thread(glm: AutoGLM, engine: Engine) -> None:
         assert not stream.partial.complete
 
 
+def cancel_from_another_thread(glm: AutoGLM, engine: Engine) -> None:
+    with ThreadPoolExecutor(1) as other, glm.stream("Go on", **LONG) as stream:
+        cancelling = other.submit(close_once_it_runs, engine, stream.cancel)
+        with pytest.raises(Cancelled) as caught:
+            stream.finish()
+        cancelling.result()
+        assert has(engine, running=0)
+    assert caught.value.partial is not None
+    assert caught.value.partial.raw
+
+
+def break_off(glm: AutoGLM, engine: Engine) -> None:
+    with glm.stream("Go on", **LONG) as stream:
+        for _ in stream:
+            break
+
+
 def close_the_client_from_another_thread(glm: AutoGLM, engine: Engine) -> None:
     with ThreadPoolExecutor(1) as other:
         closing = other.submit(close_once_it_runs, engine, glm.close)
-        with pytest.raises(ConnectionFailed):
+        with pytest.raises(Cancelled):
             glm.chat("Go on", **LONG)
         closing.result()
 
@@ -104,6 +121,8 @@ ENDS = [
     fail_inside,
     run_out_of_time,
     run_out_of_time_waiting,
+    break_off,
+    cancel_from_another_thread,
     close_from_another_thread,
     close_the_client_from_another_thread,
 ]
@@ -139,6 +158,16 @@ async def test_a_cancelled_task_ends_on_the_engine(
             await task
         assert await asyncio.to_thread(has, plain, running=0)
         assert (await glm.chat("Hi")).complete
+
+
+async def test_a_stream_that_another_thread_cancels_ends_on_the_engine(plain: Engine) -> None:
+    async with async_client(plain) as glm, glm.stream("Go on", **LONG) as stream:
+        reader = asyncio.create_task(stream.finish())
+        assert await asyncio.to_thread(has, plain, running=1, within=5)
+        await asyncio.to_thread(stream.cancel)
+        with pytest.raises(Cancelled):
+            await reader
+        assert await asyncio.to_thread(has, plain, running=0)
 
 
 async def test_a_stream_that_another_task_closes_ends_on_the_engine(plain: Engine) -> None:

@@ -319,9 +319,10 @@ def test_p10_cancel_while_a_dead_engine_is_waited_for(make_client: ClientFactory
             stream = make_client(server.url).stream("x")
             threading.Timer(1, stream.cancel).start()
             started = time.monotonic()
-            with pytest.raises(Cancelled), stream:
+            with pytest.raises(Cancelled) as caught, stream:
                 raise AssertionError("not reached")
             assert time.monotonic() - started < SOON
+            assert caught.value.attempts == 1
 
 
 def test_p02_the_connection_of_a_finished_stream_is_kept(make_client: ClientFactory) -> None:

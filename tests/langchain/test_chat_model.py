@@ -33,6 +33,7 @@ from autoglm_client.langchain import ChatAutoGLM, first_message, phone_tools
 from server_stub import ScriptedServer
 from server_stub.phone import DrawnPhone
 
+from ..cutting_proxy import cutting
 from .asking import add, added, answering, body
 
 pytestmark = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
@@ -106,7 +107,7 @@ def test_the_answer(model: ChatAutoGLM) -> None:
     assert told["stop_reason"] == 151348
     assert message.id is not None
     assert message.id.startswith("lc_run--")
-    assert message.usage_metadata == {"input_tokens": 7, "output_tokens": 25, "total_tokens": 32}
+    assert message.usage_metadata == {"input_tokens": 8, "output_tokens": 25, "total_tokens": 33}
 
 
 @pytest.mark.parametrize("form", ["tags", "reasoning", "reasoning_content", "stripped"])
@@ -489,3 +490,12 @@ def test_errors_are_ours_and_theirs(server: ScriptedServer) -> None:
         ChatAutoGLM(base_url="http://127.0.0.1:9/v1", max_retries=0).invoke("Hello")
     with pytest.raises(ModelTimeoutError):
         ChatAutoGLM(base_url=server.base_url, max_retries=0).invoke("Hello", timeout=Timeouts(total=1e-6))
+
+
+def test_a_stream_that_was_cut_goes_on_where_it_was_asked_to() -> None:
+    with ScriptedServer() as server, cutting(server.base_url, events=12) as url:
+        told = added(ChatAutoGLM(base_url=url, model_kwargs={"resume": "always"}).stream("Open Settings"))
+        whole = added(ChatAutoGLM(base_url=url).stream("Open Settings"))
+    assert told.response_metadata["resumed"]
+    assert "resumed" not in whole.response_metadata
+    assert (told.content, told.additional_kwargs) == (whole.content, whole.additional_kwargs)
