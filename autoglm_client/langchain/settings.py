@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from langchain_core.language_models import BaseChatModel, LangSmithParams, ModelProfile
-from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
+from langchain_core.load.serializable import SerializedConstructor
 from langchain_core.utils import from_env, secret_from_env
 from pydantic import (
     AliasChoices,
@@ -151,12 +151,10 @@ class Settings(BaseChatModel):
         """The clocks in a form that JSON has."""
         return {"timeout": asdict(self.timeout)} if isinstance(self.timeout, Timeouts) else {}
 
-    def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
+    def to_json(self) -> SerializedConstructor:
         """What ``dumps`` writes: no key and no secret header."""
-        written = super().to_json()
-        if written["type"] == "constructor":
-            written["kwargs"] = _shown(written["kwargs"])
-        return written
+        written = cast("SerializedConstructor", super().to_json())  # as it is serializable
+        return {**written, "kwargs": _shown(written["kwargs"])}
 
     def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
         return super()._get_invocation_params(stop=stop, **_shown(kwargs))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import io
 import json
@@ -141,6 +142,7 @@ def test_p20_the_plain_client_shows_it_in_its_holders_alone(kind: Any) -> None:
     glm = kind("http://127.0.0.1:9/v1", **HIDDEN.settings())
     assert found(glm) == []
     assert not HIDDEN.among(str(vars(glm)) + str(vars(glm._configuration)))
+    assert len(glm._configuration._headers) == 1
     for holder in (glm._configuration._key, glm._configuration._headers):
         assert not HIDDEN.among(f"{holder} {holder!r}")
         with pytest.raises(TypeError, match="pickled"):
@@ -324,6 +326,12 @@ def test_p20_no_log_shows_it(logged: io.StringIO, script: list[Step]) -> None:
                 call()
     assert "send_request_headers.started" in logged.getvalue()
     assert not HIDDEN.among(logged.getvalue())
+
+
+def test_p20_what_others_log_is_left_alone(logged: io.StringIO) -> None:
+    AutoGLM("http://127.0.0.1:9/v1")
+    contextvars.Context().run(logging.getLogger("httpcore2.http11").debug, "of %s", "nobody's")
+    assert logged.getvalue() == "of nobody's\n"
 
 
 def chat_model(url: str = "http://127.0.0.1:9/v1", **settings: Any) -> ChatAutoGLM:
