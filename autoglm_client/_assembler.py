@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -41,7 +42,8 @@ _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
 """An escape in JSON; in the group, half a character."""
-_PIECE = 16
+_MENDABLE = 1024 * 1024  # characters; mending took 17 times as much memory
+_PIECE = 32  # bytes
 
 REPETITION = "repetition"
 """The ``finish_reason`` of an answer that this client ended because it repeated itself."""
@@ -201,13 +203,13 @@ def _decode(text: bytes | str) -> Chunk:
 
 def _decode_mended(text: bytes | str, error: ValueError) -> Chunk:
     """Servers that count in UTF-16 cut a character in two: its halves are no JSON, but no reason to lose the rest."""
-    data = text.encode() if isinstance(text, str) else text
-    mended = _ESCAPE.sub(lambda match: rb"\ufffd" if match[1] else match[0], data)
-    try:
-        chunk: Chunk = reader(Chunk)(mended)
-    except ValueError:
-        raise InvalidReply(f"the server sent no chat completion: {_problem(error)}: {_excerpt(text)}") from None
-    return chunk
+    if len(text) <= _MENDABLE:
+        data = text.encode() if isinstance(text, str) else text
+        mended = _ESCAPE.sub(lambda match: rb"\ufffd" if match[1] else match[0], data)
+        with suppress(ValueError):
+            chunk: Chunk = reader(Chunk)(mended)
+            return chunk
+    raise InvalidReply(f"the server sent no chat completion: {_problem(error)}: {_excerpt(text)}")
 
 
 def _problem(error: ValueError) -> str:
@@ -259,12 +261,14 @@ class _ChoiceBuilder:
         self._keep_details(choice, delta)
         if reasoning := delta.get("reasoning") or delta.get("reasoning_content"):  # vLLM's name, and an older one
             self._raw_reasoning.append(reasoning)
-            self._add_pieces(self._splitter.feed(reasoning, reasoning=True))
-            self._count(reasoning)
+            pieces = self._splitter.feed(reasoning, reasoning=True)
+            self._count(reasoning, len(pieces))
+            self._add_pieces(pieces)
         if content := delta.get("content"):
             self._raw.append(content)
-            self._count(content)
-            self._add_pieces(self._splitter.feed(content))
+            pieces = self._splitter.feed(content)
+            self._count(content, len(pieces))
+            self._add_pieces(pieces)
         for position, part in enumerate(delta.get("tool_calls") or ()):
             self._add_tool_call(part, position)
         if self._repeats and self._stop_on_repetition:
@@ -315,7 +319,9 @@ class _ChoiceBuilder:
         for key, value in (choice.get("logprobs") or {}).items():
             if isinstance(value, list):
                 self._logprobs.setdefault(key, []).extend(value)
-        self._token_ids += choice.get("token_ids") or ()
+        if token_ids := choice.get("token_ids"):
+            self._count("", len(token_ids))
+            self._token_ids += token_ids
         if refusal := delta.get("refusal"):
             self._refusal.append(refusal)
 
@@ -347,16 +353,16 @@ class _ChoiceBuilder:
         index = position if index is None else index
         function = part.get("function") or {}
         arguments = function.get("arguments") or ""
-        self._count(arguments)
+        self._count(arguments, 1)
         _check(len(self._tool_calls), defaults.MAX_PARTS, "tool calls")
         call = self._tool_calls.setdefault(index, _ToolCallBuilder())
         call.add(part.get("id"), function.get("name"), arguments)
         self._emit(ToolCallDelta(index, part.get("id"), function.get("name"), arguments, self._index))
 
-    def _count(self, text: str) -> None:
-        """Refuse what no model says: every piece is kept, and costs more than its characters."""
-        self._size += len(text) + _PIECE
-        _check(self._size, defaults.MAX_TEXT, "characters")
+    def _count(self, text: str, pieces: int) -> None:
+        """Refuse what no model says, by the memory that it takes: a token costs more than its characters."""
+        self._size += text.__sizeof__() + _PIECE * pieces
+        _check(self._size, defaults.MAX_TEXT_BYTES, "bytes of text")
 
     def _finish(self, reason: str) -> None:
         self._add_pieces(self._splitter.close())

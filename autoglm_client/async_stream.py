@@ -284,7 +284,7 @@ class AsyncAnswer:
 
     async def _refuse(self) -> None:
         try:
-            body = (await self.read_all(defaults.MAX_ERROR_BYTES))[: defaults.MAX_ERROR_BYTES]
+            body = await self.read_all(defaults.MAX_ERROR_BYTES)
         except AutoGLMError:
             body = b""  # the status says enough
         finally:

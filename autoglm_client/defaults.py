@@ -36,8 +36,8 @@ MAX_RETRY_AFTER_SECONDS: Final = 60.0
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 """As they are after inflating, too."""
-MAX_TEXT: Final = 4 * 1024 * 1024
-"""Characters of one answer, with 16 more for each piece of it: many times what a context holds."""
+MAX_TEXT_BYTES: Final = 8 * 1024 * 1024
+"""Of memory, for what a model says in one answer: three times what the tokens of the whole context take."""
 MAX_PARTS: Final = 1000
 """Choices that nobody asked for, tool calls of one answer."""
 MAX_ERROR_BYTES: Final = 64 * 1024

@@ -75,6 +75,15 @@ def test_a_small_piece_never_becomes_a_large_one() -> None:
     assert max(sizes) <= 65536
 
 
+def test_what_zlib_still_holds_comes_too() -> None:
+    for size in range(65536 - 300, 65536 + 600, 7):
+        packer = zlib.compressobj(wbits=31)
+        data = packer.compress(bytes(size)) + packer.flush(zlib.Z_SYNC_FLUSH)
+        for cut in range(len(data) - 12, len(data)):  # where the input ends while the output is full
+            inflater = Inflater("gzip")
+            assert sum(len(piece) for part in (data[:cut], data[cut:]) for piece in inflater.feed(part)) == size
+
+
 def test_what_holds_nothing_gives_empty_pieces_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autoglm_client.defaults.MAX_BODY_BYTES", 1000)
     inflater, empty = Inflater("gzip"), gzip.compress(b"")
