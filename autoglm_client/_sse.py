@@ -49,7 +49,7 @@ class SSEDecoder:
         if self._after_cr or b"\r" in data:
             data = self._with_plain_line_ends(data)
         for block in self._whole_events(data):
-            if block and (event := self._read(block)) is not None:
+            if (block := block.strip(b"\n")) and (event := self._read(block)) is not None:
                 yield event
         if len(self._buffer) - self._buffer.endswith(b"\n") > self._max_event_bytes:  # that may be half a blank line
             self._refuse()
@@ -63,8 +63,12 @@ class SSEDecoder:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _whole_events(self, data: bytes) -> list[bytes]:
-        if not self._buffer and data.endswith(b"\n\n") and not data.endswith(b"\n\n\n"):
-            return data[:-2].split(b"\n\n")
+        if not self._buffer:
+            if data.startswith(b"\n"):  # more than one blank line
+                self._at_start = False
+                data = data.lstrip(b"\n")
+            if data.endswith(b"\n\n"):
+                return data.split(b"\n\n")
         seam = max(len(self._buffer) - 1, 0)  # the blank line may lie across the cut
         self._buffer += data
         if self._buffer.find(b"\n\n", seam) < 0:
@@ -80,11 +84,8 @@ class SSEDecoder:
         if self._at_start:
             self._at_start = False
             block = block.removeprefix(_BOM)
-        if b"\n" not in block:
-            if block.startswith(b"data: "):
-                return self._text(memoryview(block)[6:])
-            if block.startswith(b":"):
-                return None
+        if b"\n" not in block and block.startswith(b"data: "):
+            return self._text(memoryview(block)[6:])
         return self._read_fields(block)
 
     def _text(self, data: bytes | memoryview) -> str:
@@ -94,8 +95,9 @@ class SSEDecoder:
             raise InvalidReply(f"an event of the stream is not valid UTF-8: {error}") from error
 
     def _read_fields(self, block: bytes) -> str | None:
-        self._text(block)
-        self._lines[:] = [line + b"\n\n" for line in block.split(b"\n")]
+        lines = [line for line in block.split(b"\n") if not line.startswith(b":")]  # a comment may be any bytes
+        self._text(b"\n".join(lines))
+        self._lines[:] = [line + b"\n\n" for line in lines]
         data = [event.data for event in self._client.events()]
         return "\n".join(data) if data else None
 

@@ -74,6 +74,23 @@ def test_an_event_above_the_limit(pieces: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r", b"\r\n"])
+def test_blank_lines_count_for_no_event_at_every_cut(line_end: bytes) -> None:
+    event = b"data: 012345" + line_end * 3
+    stream = line_end + event + event + b"data: 012345" + line_end
+    for cut in range(len(stream) + 1):
+        decoder = SSEDecoder(max_event_bytes=12)
+        assert [text for piece in (stream[:cut], stream[cut:]) for text in decoder.feed(piece)] == ["012345"] * 2
+
+
+def test_a_comment_may_be_any_bytes() -> None:
+    assert list(SSEDecoder().feed(b": \xe5\xa5\n\n: \xff\ndata: 1\n\n")) == ["1"]
+
+
+def test_a_byte_order_mark_after_a_blank_line_is_none() -> None:
+    assert list(SSEDecoder().feed(b"\n\xef\xbb\xbfdata: 1\n\ndata: 2\n\n")) == ["2"]
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r", b"\r\n"])
 def test_an_event_of_just_the_limit_at_every_cut(line_end: bytes) -> None:
     before, event = b": 0123456789" + line_end * 3, b"data: 012345" + line_end * 2
     for stream in (event, before + event):

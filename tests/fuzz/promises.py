@@ -95,7 +95,7 @@ def framed(pieces: Iterable[bytes], limit: int) -> tuple[list[str], Error]:
 
 
 def by_the_rules(stream: bytes) -> tuple[list[str], Error]:
-    """The events of a whole stream, line by line as the WHATWG text reads them; bytes that are no UTF-8 end it."""
+    """The events of a whole stream, line by line as the WHATWG text reads them; fields that are no UTF-8 end it."""
     events: list[str] = []
     block: list[bytes] = []
     *lines, _unfinished = re.split(rb"\r\n|\r|\n", stream.removeprefix(b"\xef\xbb\xbf"))
@@ -104,7 +104,7 @@ def by_the_rules(stream: bytes) -> tuple[list[str], Error]:
             block.append(line)
             continue
         try:
-            fields = [each.decode().partition(":") for each in block]
+            fields = [each.decode().partition(":") for each in block if not each.startswith(b":")]
         except UnicodeDecodeError:
             return events, InvalidReply
         data = [value.removeprefix(" ") for name, _, value in fields if name == "data"]
