@@ -209,7 +209,7 @@ def _decode_mended(text: bytes | str, error: ValueError) -> Chunk:
         with suppress(ValueError):
             chunk: Chunk = reader(Chunk)(mended)
             return chunk
-    raise InvalidReply(f"the server sent no chat completion: {_problem(error)}: {_excerpt(text)}")
+    raise InvalidReply(f"the server sent no chat completion: {_problem(error)}: {_excerpt(text)}") from None
 
 
 def _problem(error: ValueError) -> str:

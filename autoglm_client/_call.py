@@ -212,7 +212,10 @@ class Guard:
         if isinstance(error, Exception) and (ours := translate(error, self._call)) is not None:
             self._call.described(ours)
             if ours is not error:
-                raise ours from error
+                try:
+                    raise ours from error
+                finally:
+                    del ours  # an error and a frame of its traceback that hold each other wait for the collector
 
 
 class AsyncGuard(Guard):

@@ -2,6 +2,9 @@
 
 A driver belongs to one call: tenacity keeps the running attempt in it. Only what failed before the first event is tried
 again, because text that was delivered cannot be taken back.
+
+Tenacity gets no error to hold, only whether it mattered: an error holds its traceback, this the frames, and these
+whatever holds the error, so that the call and its screenshots would wait for the garbage collector.
 """
 
 from __future__ import annotations
@@ -11,16 +14,19 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from re import fullmatch
 from time import time
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .defaults import MAX_RETRY_AFTER_SECONDS, MIN_ATTEMPT_SECONDS
 from .errors import AutoGLMError, ConnectionFailed, RequestTimedOut, ServerDied, StatusError
 from .timeouts import CallClock
 
 if TYPE_CHECKING:
-    from tenacity import AsyncRetrying, RetryCallState, Retrying
+    from tenacity import BaseRetrying, RetryCallState
 
-__all__ = ["Budget", "Policy", "async_attempts", "budget_of", "read_retry_after", "sync_attempts"]
+__all__ = ["Budget", "Policy", "async_retried", "budget_of", "read_retry_after", "sync_retried"]
+
+T = TypeVar("T")
 
 
 class Budget:
@@ -68,7 +74,7 @@ def budget_of(_base_url: str) -> Budget:
 
 
 class Policy:
-    """Whether and when one call is made again, and what it waits for."""
+    """Whether and when one call is made again, and what it waits for; around an attempt, it takes note of its end."""
 
     def __init__(self, max_attempts: int, clock: CallClock, budget: Budget | None = None) -> None:
         self._max_attempts = max_attempts
@@ -82,16 +88,26 @@ class Policy:
         """Why the last attempt failed."""
         self.awaits_engine = False
         """Whether the next attempt is to wait until the server's engine runs again; it is the last then."""
+        self.wants_more = False
+        """Whether the last attempt failed in a way that another one may not."""
 
-    def again(self, error: BaseException | None) -> bool:
-        """Take note of how an attempt ended; whether it may be repeated."""
+    def __enter__(self) -> None:
+        """Begin an attempt."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Take note of how it ended, and keep its error."""
         self._free = self._clock.fresh_only = False
         if error is None:
             self._budget.succeeded()
-            self.error = None
         if not isinstance(error, AutoGLMError):
             return False
-        self.error = error
+        self.error, self.wants_more = error, self.again(error)
+        return True
+
+    def again(self, error: AutoGLMError) -> bool:
+        """Whether an attempt that failed so may be repeated."""
         if error.partial is None and self._is_stale(error):
             return True
         self._charge(error)
@@ -145,18 +161,36 @@ class Policy:
         return (self.error.retry_after or 0.0) if isinstance(self.error, StatusError) else 0.0
 
 
-def async_attempts(policy: Policy, pause: Callable[[float], Awaitable[None]]) -> AsyncRetrying:
-    """The attempts of one call, for ``async for``."""
+async def async_retried(
+    once: Callable[[], Awaitable[T]], policy: Policy, pause: Callable[[float], Awaitable[None]]
+) -> T:
+    """What one of the attempts returns; raises why the last one failed."""
     from tenacity import AsyncRetrying  # at the first call, as httpx2 is: importing this package should cost little
 
-    return AsyncRetrying(sleep=pause, **_rules(policy))
+    driver = AsyncRetrying(sleep=pause, **_rules(policy))
+    try:
+        async for attempt in driver:
+            with policy:
+                return await once()
+            attempt.retry_state.set_result(policy.wants_more)
+        raise cast("AutoGLMError", policy.error)
+    finally:
+        _forget(policy, driver)
 
 
-def sync_attempts(policy: Policy, pause: Callable[[float], None]) -> Retrying:
-    """The attempts of one call, for ``for``."""
+def sync_retried(once: Callable[[], T], policy: Policy, pause: Callable[[float], None]) -> T:
+    """What one of the attempts returns; raises why the last one failed."""
     from tenacity import Retrying
 
-    return Retrying(sleep=pause, **_rules(policy))
+    driver = Retrying(sleep=pause, **_rules(policy))
+    try:
+        for attempt in driver:
+            with policy:
+                return once()
+            attempt.retry_state.set_result(policy.wants_more)
+        raise cast("AutoGLMError", policy.error)
+    finally:
+        _forget(policy, driver)
 
 
 def _rules(policy: Policy) -> Mapping[str, Any]:
@@ -165,7 +199,7 @@ def _rules(policy: Policy) -> Mapping[str, Any]:
     jitter = wait_random_exponential(multiplier=0.25, max=8)  # full: a crowd of clients must not come back together
 
     def again(state: RetryCallState) -> bool:
-        return policy.again(state.outcome.exception() if state.outcome else None)
+        return bool(state.outcome and state.outcome.result())
 
     def wait(state: RetryCallState) -> float:
         return policy.wait(jitter(state))
@@ -173,7 +207,12 @@ def _rules(policy: Policy) -> Mapping[str, Any]:
     def stop(state: RetryCallState) -> bool:
         return policy.gives_up(state.attempt_number, state.upcoming_sleep)
 
-    return {"retry": again, "wait": wait, "stop": stop, "reraise": True}
+    return {"retry": again, "wait": wait, "stop": stop, "retry_error_callback": lambda _: None}
+
+
+def _forget(policy: Policy, driver: BaseRetrying) -> None:
+    policy.error = None
+    vars(driver).clear()  # it holds itself
 
 
 def read_retry_after(value: str | None) -> float | None:

@@ -137,10 +137,7 @@ class AsyncAutoGLM:
         try:
             return schema.model_validate_json(reply.text)
         except ValueError as error:
-            cut = " (the answer was cut: raise max_tokens)" if reply.finish_reason == "length" else ""
-            failure = InvalidReply(f"the answer is not a {schema.__name__}{cut}: {error}")
-            failure.partial = reply
-            raise failure from error
+            raise _not_of(schema, reply, error) from error
 
     async def map(
         self,
@@ -216,3 +213,10 @@ class AsyncAutoGLM:
 
     async def _read_route(self, call: Call) -> bytes:
         return await async_read(self._configuration, self._pool, call, self._configuration.policy(call))
+
+
+def _not_of(schema: type[BaseModel], reply: Reply, error: ValueError) -> InvalidReply:
+    cut = " (the answer was cut: raise max_tokens)" if reply.finish_reason == "length" else ""
+    failure = InvalidReply(f"the answer is not a {schema.__name__}{cut}: {error}")
+    failure.partial = reply
+    return failure

@@ -135,10 +135,7 @@ class AutoGLM:
         try:
             return schema.model_validate_json(reply.text)
         except ValueError as error:
-            cut = " (the answer was cut: raise max_tokens)" if reply.finish_reason == "length" else ""
-            failure = InvalidReply(f"the answer is not a {schema.__name__}{cut}: {error}")
-            failure.partial = reply
-            raise failure from error
+            raise _not_of(schema, reply, error) from error
 
     def map(
         self,
@@ -212,3 +209,10 @@ class AutoGLM:
 
     def _read_route(self, call: Call) -> bytes:
         return sync_read(self._configuration, self._pool, call, self._configuration.policy(call))
+
+
+def _not_of(schema: type[BaseModel], reply: Reply, error: ValueError) -> InvalidReply:
+    cut = " (the answer was cut: raise max_tokens)" if reply.finish_reason == "length" else ""
+    failure = InvalidReply(f"the answer is not a {schema.__name__}{cut}: {error}")
+    failure.partial = reply
+    return failure

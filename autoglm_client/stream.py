@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import suppress
+from copy import copy
 from functools import partial
 from io import BytesIO
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, NoReturn, Self, cast
 
 from . import defaults
 from ._call import Call, Guard, Head, Received
@@ -19,7 +20,7 @@ from ._exchange import Configuration
 from ._inflate import Inflater, inflater_for
 from ._pool import Pool
 from ._redirect import followed
-from ._retry import Policy, sync_attempts
+from ._retry import Policy, sync_retried
 from .errors import (
     AutoGLMError,
     Cancelled,
@@ -59,9 +60,7 @@ class ReplyStream:
         try:
             policy = self._configuration.policy(self._call)
             pause = partial(_pause, self._configuration, self._pool, policy, self._call.clock)
-            for attempt in sync_attempts(policy, pause):
-                with attempt:
-                    self._start()
+            sync_retried(self._start, policy, pause)
         except BaseException as error:  # a cancelled task, too, must not keep the connection
             if isinstance(error, AutoGLMError):
                 self._call.described(error)  # also what ended a pause
@@ -128,16 +127,29 @@ class ReplyStream:
         self._answer.close()
 
     def _check_complete(self) -> None:
-        if not self._call.assembler.complete:
-            state = "was closed before its end" if self._left else "is not complete yet: iterate to the end first"
-            clock, failure = self._call.clock, StreamInterrupted(f"the answer {state}; see also `partial`")
-            raise self._failure or self._call.described(clock.error() if clock.cancelled else failure)
+        if self._call.assembler.complete:
+            return
+        if self._failure is not None:
+            self._fail()
+        if self._call.clock.cancelled:
+            raise self._call.described(self._call.clock.error())
+        state = "was closed before its end" if self._left else "is not complete yet: iterate to the end first"
+        raise self._call.described(StreamInterrupted(f"the answer {state}; see also `partial`"))
+
+    def _fail(self) -> NoReturn:
+        """Raise what ended the answer, and keep a twin of it: its traceback leads here, which would be a circle."""
+        failure, self._failure = self._failure, copy(self._failure)
+        try:
+            raise cast("AutoGLMError", failure)
+        finally:
+            del failure
 
     def _go_on(self, cut: AutoGLMError) -> None:
         """Ask for the rest of an answer that was cut; raises what cut it where there is none to be had."""
         budget = self._configuration.budget
         if not (budget.allows_retries and self._call.go_on(cut)):
-            raise cut
+            del cut
+            self._fail()
         budget.failed()
         try:
             self._start()
@@ -146,9 +158,11 @@ class ReplyStream:
             self._answer.close()
             if not isinstance(error, AutoGLMError) or isinstance(error, Cancelled | DeadlineExceeded):
                 raise
-            self._failure = self._call.described(cut)
             cut.add_note(f"the answer was not resumed: {error}")
-            raise cut from error
+            cut.__cause__ = error.with_traceback(None)
+            self._failure = self._call.described(cut)
+            del cut
+            self._fail()
         budget.succeeded()
 
     def _start(self) -> None:
@@ -163,7 +177,7 @@ class ReplyStream:
 
     def _check_news(self) -> None:
         if self._failure is not None and not self._call.assembler.events:
-            raise self._failure
+            self._fail()
 
     @property
     def _has_news(self) -> bool:
@@ -236,7 +250,9 @@ class Answer:
             if inflater := inflater_for(self.head.headers.get("content-encoding")):
                 self.chunks = _inflated(self.chunks, inflater)
         if self.head.status_code != 200:
-            self._refuse()
+            body = self._read_refusal()
+            with self.guard:
+                raise self._configuration.failure(self.head, body.getvalue())
 
     def _follow(self) -> None:
         """Send the request, and again where the same server sends it on to, with the same method and body."""
@@ -263,14 +279,14 @@ class Answer:
         )
         return client.send(request, stream=True, follow_redirects=False)
 
-    def read_all(self, limit: int) -> bytes:
-        """The whole body, or a little more than ``limit`` bytes of it."""
+    def read_all(self, limit: int) -> BytesIO:
+        """The whole body, or a little more than ``limit`` bytes of it; shows nothing of itself to who shows locals."""
         body = BytesIO()
         with self.guard:
             while body.tell() <= limit and (data := next(self.chunks, None)) is not None:
                 body.write(data)
                 self._call.clock.check()
-        return body.getvalue()
+        return body
 
     def close(self) -> None:
         """Give the connection back, or close it when the body was not read to its end."""
@@ -282,17 +298,13 @@ class Answer:
                 with suppress(RuntimeError, ValueError):  # another thread or task is reading: it sees the end
                     self.chunks.close()
 
-    def _refuse(self) -> None:
+    def _read_refusal(self) -> BytesIO:
         try:
-            body = self.read_all(defaults.MAX_ERROR_BYTES)
+            return self.read_all(defaults.MAX_ERROR_BYTES)
         except AutoGLMError:
-            body = b""  # the status says enough
+            return BytesIO()  # the status says enough
         finally:
             self.close()
-        with self.guard:
-            failure = self._configuration.failure(self.head, body)
-            del body  # the server may echo the key, and a reporter of errors may show locals
-            raise failure
 
 
 def _pause(configuration: Configuration, pool: Pool, policy: Policy, clock: CallClock, seconds: float) -> None:
@@ -309,18 +321,16 @@ def _pause(configuration: Configuration, pool: Pool, policy: Policy, clock: Call
 
 def sync_read(configuration: Configuration, pool: Pool, call: Call, policy: Policy) -> bytes:
     """The whole answer of a route that has no stream."""
-    for attempt in sync_attempts(policy, partial(sync_pause, call.clock)):
-        with attempt:
-            body = _read_once(configuration, pool, call)
-    return body
+    once = partial(_read_once, configuration, pool, call)
+    return sync_retried(once, policy, partial(sync_pause, call.clock))
 
 
 def _read_once(configuration: Configuration, pool: Pool, call: Call) -> bytes:
     with Answer(configuration, pool, call) as answer:
         body = answer.read_all(defaults.MAX_BODY_BYTES)
         with answer.guard:
-            call.check_size(len(body))
-        return body
+            call.check_size(body.tell())
+        return body.getvalue()
 
 
 def _inflated(chunks: Generator[bytes, None, None], inflater: Inflater) -> Generator[bytes, None, None]:

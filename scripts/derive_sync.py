@@ -26,7 +26,7 @@ RULES = [
     (r"AsyncGenerator\[bytes, None\]", "Generator[bytes, None, None]"),
     (r"\bStopAsyncIteration\b", "StopIteration"),
     (r"\b(_?)Async(?=[A-Z])", r"\1"),
-    (r"\basync_(attempts|is_well|map|pause|read)\b", r"sync_\1"),
+    (r"\basync_(is_well|map|pause|read|retried)\b", r"sync_\1"),
     (r"\basync (def|with|for)\b", r"\1"),
     (r"\bawait ", ""),
     (r"\banext\(", "next("),

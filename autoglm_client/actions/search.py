@@ -74,8 +74,11 @@ def _first_in_prose(reader: CallReader, heads: Sequence[Head], text: str) -> Fou
             if _counts_in_prose(found, text):
                 return found
             position = found.call.end
-    if first_error:
-        raise first_error
+    try:
+        if first_error:
+            raise first_error
+    finally:
+        del first_error
     return None
 
 

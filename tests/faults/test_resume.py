@@ -310,7 +310,8 @@ def test_the_error_stays(make_client: ClientFactory) -> None:
                     stream.finish()
                 errors.append(caught.value)
         assert len(server.requests) == 2
-    assert errors[0] is errors[1] is errors[2]
+    assert len({str(vars(error)) for error in errors}) == 1
+    assert [error.args for error in errors] == [errors[0].args] * 3
 
 
 def test_no_time_is_left_for_it(make_client: ClientFactory) -> None:
