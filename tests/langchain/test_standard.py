@@ -47,7 +47,7 @@ class Scripted(Integration):
     def __init_subclass__(cls, *, reasoning: str = "tags", tool_parser: bool = True, **options: Any) -> None:
         cls.server = {"reasoning": reasoning, "tool_parser": tool_parser}
         counted = "reasoning_output" if reasoning in {"reasoning", "reasoning_content"} else ""
-        super().__init_subclass__(tells=counted, allow_remote_images=True, **options)
+        super().__init_subclass__(tells=counted, **{"allow_remote_images": True, **options})
 
     @pytest.fixture(autouse=True)
     def _server(self) -> Iterator[None]:
@@ -61,10 +61,8 @@ class TestTags(Scripted, reasoning="tags"):
     pass
 
 
-class TestNoRemotePictures(Scripted, reasoning="tags"):
+class TestNoRemotePictures(Scripted, allow_remote_images=False):
     """As it is when nothing is said."""
-
-    options: ClassVar[dict[str, Any]] = {}
 
 
 class TestTagsInBlocks(Scripted, reasoning="tags", method="function_calling", output_version="v1"):
