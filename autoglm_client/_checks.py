@@ -21,6 +21,7 @@ __all__ = [
     "checked_headers",
     "checked_key",
     "checked_options",
+    "checked_switch",
     "checked_url",
     "encoded",
     "is_private",
@@ -95,6 +96,13 @@ def checked_count(name: str, value: object) -> int:
     return value
 
 
+def checked_switch(name: str, value: object) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):  # "no" and "false" are true, too
+        raise ConfigurationError(f"{name}={value!r}: give True or False")
+    return value
+
+
 def checked_headers(headers: object) -> dict[str, str]:
     """Names and values that HTTP can carry, the names in lower case, so that one replaces the other."""
     if not isinstance(headers, Mapping):
@@ -124,6 +132,8 @@ def checked_options(options: object) -> dict[str, Any]:
         checked_count("n", given["n"])
     if given.get("resume", "never") not in get_args(Resume):
         raise ConfigurationError(f"resume={given['resume']!r}: give one of {', '.join(get_args(Resume))}")
+    if "allow_remote_images" in given:
+        checked_switch("allow_remote_images", given["allow_remote_images"])
     if "deadline" in given and not _is_time(given["deadline"]):
         raise ConfigurationError(f"deadline={given['deadline']!r}: give a point in time.monotonic()")
     return given

@@ -16,6 +16,7 @@ from ._checks import (
     checked_headers,
     checked_key,
     checked_options,
+    checked_switch,
     checked_url,
     encoded,
     warn_of_clear_text,
@@ -25,7 +26,7 @@ from ._retry import Policy, budget_of, read_retry_after
 from ._secret import Secret, SecretHeaders
 from ._status import status_error
 from .errors import ConfigurationError, InvalidReply, StatusError
-from .messages import Messages, as_messages
+from .messages import Message, Messages, as_messages
 from .timeouts import CallClock, Timeouts
 from .wire import CLIENT_OPTIONS, ChatOptions, reader
 
@@ -73,7 +74,7 @@ class Configuration:
     def chat(self, messages: Messages, options: ChatOptions, *, stream: bool) -> Call:
         """Prepare a chat completion."""
         merged = {**self.options, **checked_options(options)}
-        body = self._body(as_messages(messages), merged, stream=stream)
+        body = self._body(_checked_messages(messages, merged), merged, stream=stream)
         timeouts, deadline = self._times(merged)
         stop_on_repetition = stream and merged.get("stop_on_repetition", False)
 
@@ -109,15 +110,18 @@ class Configuration:
             return f"{self.root}/health", f"{self.root}/-/healthz", f"{self.base_url}/models"
         return (f"{self.base_url}/models",)
 
-    def tokenize(self, prompt: Messages, template: bool, extra: Mapping[str, Any], deadline: float | None) -> Call:
-        """Prepare a call of vLLM's ``/tokenize``."""
+    def tokenize(self, prompt: Messages, template: bool, extra: Mapping[str, Any], options: ChatOptions) -> Call:
+        """Prepare a call of vLLM's ``/tokenize``, which looks at pictures, too; it takes few of the options."""
+        merged = {**self.options, **checked_options(options)}
+        if "messages" in extra:
+            _checked_messages(extra["messages"], merged)
         if template:
-            body = {"model": self.model, "messages": as_messages(prompt), **extra}
+            body = {"model": self.model, "messages": _checked_messages(prompt, merged), **extra}
         elif isinstance(prompt, str):
             body = {"model": self.model, "prompt": prompt, "add_special_tokens": False, **extra}
         else:
             raise ConfigurationError("tokenize(template=False) takes a string: only a template makes one of messages")
-        clock = CallClock(self.timeouts.without_token_clocks(), deadline)
+        clock = CallClock(self.timeouts.without_token_clocks(), options.get("deadline"))
         return self.request("POST", f"{self.root}/tokenize", body, clock=clock)
 
     def request(
@@ -156,7 +160,7 @@ class Configuration:
         self._set_thinking(body, extra, options.get("thinking"))
         body.update(extra)
         if "messages" in extra:
-            as_messages(extra["messages"])  # checked as those of the call
+            _checked_messages(extra["messages"], options)
         if not body.get("tools", True):
             del body["tools"]  # vLLM refuses an empty list
         return body | {"stream": stream}  # said in any case: some hosts stream unless told not to
@@ -170,10 +174,10 @@ class Configuration:
         thinking = extra.pop("enable_thinking", thinking)
         shown = extra.pop("return_reasoning", thinking)
         if thinking is not None:
-            thinking = _checked_switch("thinking", thinking)
+            thinking = checked_switch("thinking", thinking)
             body["chat_template_kwargs"] = {**body.get("chat_template_kwargs", {}), "enable_thinking": thinking}
         if shown is not None:
-            body.setdefault("include_reasoning", _checked_switch("return_reasoning", shown))
+            body.setdefault("include_reasoning", checked_switch("return_reasoning", shown))
 
     def failure(self, head: Head, body: bytes) -> StatusError:
         """The error for an answer whose status is not 200."""
@@ -191,10 +195,8 @@ class Configuration:
         )
 
 
-def _checked_switch(name: str, value: object) -> bool:
-    if not isinstance(value, bool):  # "no" and "false" are true, too
-        raise ConfigurationError(f"{name}={value!r}: give True or False")
-    return value
+def _checked_messages(prompt: Messages, options: Mapping[str, Any]) -> list[Message]:
+    return as_messages(prompt, allow_remote_images=options.get("allow_remote_images", False))
 
 
 def _asks_for_json(body: Mapping[str, Any]) -> bool:

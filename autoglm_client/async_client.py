@@ -44,7 +44,9 @@ class AsyncAutoGLM:
     """A client for AutoGLM-Phone-9B behind any OpenAI-compatible endpoint.
 
     Arguments win over the variables ``AUTOGLM_BASE_URL``, ``AUTOGLM_API_KEY`` and ``AUTOGLM_MODEL``, these over
-    Open-AutoGLM's ``PHONE_AGENT_*``, these over a vLLM on this machine. ``options`` are defaults for every call. An
+    Open-AutoGLM's ``PHONE_AGENT_*``, these over a vLLM on this machine. ``options`` are defaults for every call. A
+    message that names a picture (or a sound, a film) by an http(s) URL is refused unless ``allow_remote_images``: this
+    client fetches nothing, so **the server would fetch it**, and what it can reach may be private. An
     ``http_client`` of your own, of httpx2 or httpx, stays yours to close; redirects are not followed with it either,
     and the clocks are held between one piece of the answer and the next, not inside its reads.
     """
@@ -59,6 +61,7 @@ class AsyncAutoGLM:
         max_attempts: int = defaults.MAX_ATTEMPTS,
         max_event_bytes: int = defaults.MAX_EVENT_BYTES,
         resume: Resume = "never",
+        allow_remote_images: bool = False,
         headers: Mapping[str, str] | None = None,
         options: ChatOptions | None = None,
         http_client: httpx2.AsyncClient | httpx.AsyncClient | None = None,
@@ -73,7 +76,7 @@ class AsyncAutoGLM:
             max_attempts=max_attempts,
             max_event_bytes=max_event_bytes,
             headers=headers,
-            options={"resume": resume, **(options or {})},
+            options={"resume": resume, "allow_remote_images": allow_remote_images, **(options or {})},
         )
         self._pool = AsyncPool(self._configuration.base_url, http_client)
 
@@ -170,14 +173,25 @@ class AsyncAutoGLM:
         return read_shape(ModelList, await self._read_route(call), call)["data"]
 
     async def tokenize(
-        self, prompt: Messages, *, template: bool = True, deadline: float | None = None, **extra: Any
+        self,
+        prompt: Messages,
+        *,
+        template: bool = True,
+        allow_remote_images: bool | None = None,
+        deadline: float | None = None,
+        **extra: Any,
     ) -> Tokens:
         """Count the tokens of a prompt exactly, with vLLM's ``/tokenize``; ``return_token_strs=True`` shows them.
 
-        ``template=False`` counts a string as it is, without what the chat template puts around it. ``deadline`` is a
-        point in ``time.monotonic()``.
+        ``template=False`` counts a string as it is, without what the chat template puts around it. ``deadline`` and
+        ``allow_remote_images`` are those of a chat.
         """
-        call = self._configuration.tokenize(prompt, template, extra, deadline)
+        options = ChatOptions()
+        if allow_remote_images is not None:
+            options["allow_remote_images"] = allow_remote_images
+        if deadline is not None:
+            options["deadline"] = deadline
+        call = self._configuration.tokenize(prompt, template, extra, options)
         return read_shape(Tokens, await self._read_route(call), call)
 
     async def health(self) -> bool:

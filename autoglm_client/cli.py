@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
 
     ask = commands.add_parser("ask", parents=[server], help="ask a question, or give a task with a screenshot")
     ask.add_argument("question", help="what to ask; - reads it from standard input")
-    ask.add_argument("--image", metavar="FILE", help="a screenshot: the question is then a task for the phone")
+    ask.add_argument(
+        "--image", metavar="FILE", type=_file, help="a screenshot: the question is then a task for the phone"
+    )
     ask.add_argument("--app", default="System Home", help="the app on the screenshot (default: %(default)s)")
     ask.add_argument("--prompt", metavar="FILE", help="a system prompt of your own")
     ask.add_argument("--json", action="store_true", help="print the reply as one line of JSON")
@@ -96,6 +98,13 @@ def _parser() -> argparse.ArgumentParser:
 
     add_serve_arguments(commands.add_parser("serve", help="serve the model; first of all, find out what is missing"))
     return parser
+
+
+def _file(path: str) -> str:
+    """The path of a picture, which is read here; an address is one for the server to fetch, and nobody allowed it."""
+    if path.lower().startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{path!r} is an address; download it, and give the file")
+    return path
 
 
 def _ask(options: argparse.Namespace) -> int:

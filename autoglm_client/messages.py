@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NotRequired, Protocol, TypeAlias, TypedDict, cast, get_args
 
 from .errors import ConfigurationError
@@ -20,8 +20,10 @@ __all__ = [
     "as_messages",
     "assistant",
     "extend",
+    "fetched_from",
     "first_turn",
     "next_turn",
+    "refuse_remote",
     "system",
     "tool",
     "user",
@@ -36,6 +38,8 @@ ADDRESS = {
     "video_url": re.compile(r"https?://|data:video/", re.IGNORECASE),
 }
 """What a server may be told to look at; above all not ``file:``, which would be its own disk."""
+FETCHED = re.compile(r"(https?://)(?:[^/?#]*@)?([^/?#]*)", re.IGNORECASE)
+"""A URL up to its path, which may hold a secret as its user and its query may."""
 
 TAGS_AT_THE_ENDS = re.compile(r"\A(?:\s*</?(?:think|answer|ans)>)+|(?:</?(?:think|answer|ans)>\s*)+\Z")
 
@@ -108,7 +112,7 @@ def user(*parts: str | Part) -> Message:
     if len(parts) == 1 and isinstance(parts[0], str):
         return {"role": "user", "content": parts[0]}
     content = [_text(part) if isinstance(part, str) else part for part in parts]
-    _check_parts(content, "user()")
+    _check_parts(content, "user()", allow_remote_images=True)  # the call that sends it says whether it may
     return {"role": "user", "content": content}
 
 
@@ -154,16 +158,34 @@ def without_images(messages: Sequence[Message]) -> list[Message]:
     return [_without_images(message) for message in messages]
 
 
-def as_messages(prompt: Messages) -> list[Message]:
+def as_messages(prompt: Messages, *, allow_remote_images: bool = False) -> list[Message]:
     """Read what a call was given, a string being a user's, into a list of its own.
 
-    Raises `ConfigurationError`, which names the message and what is wrong with it, before anything is sent.
+    Raises `ConfigurationError`, which names the message and what is wrong with it, before anything is sent. What the
+    server would have to fetch is wrong, too, unless ``allow_remote_images``: pictures, sounds and films by URL.
     """
     if isinstance(prompt, str):
         return [user(_said(prompt))]
     if isinstance(prompt, Mapping):
-        return [_checked(prompt, "the message")]
-    return [_checked(message, f"messages[{index}]") for index, message in enumerate(_listed(prompt))]
+        return [_checked(prompt, "the message", allow_remote_images)]
+    return [
+        _checked(message, f"messages[{index}]", allow_remote_images) for index, message in enumerate(_listed(prompt))
+    ]
+
+
+def fetched_from(part: Mapping[str, object]) -> str | None:
+    """Where a server would fetch what the part names: scheme and host, or ``None`` for what needs no fetching."""
+    found = (FETCHED.match(url) for _, url in _urls(part) if isinstance(url, str))
+    return next((match[1] + match[2] for match in found if match), None)
+
+
+def refuse_remote(part: Mapping[str, object], where: str) -> None:
+    """Raise `ConfigurationError` for a part that would make the server fetch something."""
+    if source := fetched_from(part):
+        raise ConfigurationError(
+            f"{where}: the server would fetch this from {source[:80]!r}, so it is not sent; download it yourself and "
+            "pass image(path), audio(path) or video(path), or allow it with allow_remote_images=True"
+        )
 
 
 def _listed(prompt: object) -> Sequence[object]:
@@ -212,7 +234,7 @@ def _said(text: str) -> str:
     return text
 
 
-def _checked(message: object, where: str) -> Message:
+def _checked(message: object, where: str, allow_remote_images: bool) -> Message:
     if not isinstance(message, Mapping):
         raise ConfigurationError(f"{where}: a {type(message).__name__}; use user(...), assistant(...), system(...)")
     role, content = message.get("role"), message.get("content")
@@ -221,11 +243,11 @@ def _checked(message: object, where: str) -> Message:
     if content is None and not message.get("tool_calls"):
         raise ConfigurationError(f"{where}: there is no content; give a string or a list of parts")
     if content is not None and not isinstance(content, str):
-        _check_parts(content, where)
+        _check_parts(content, where, allow_remote_images=allow_remote_images)
     return cast("Message", dict(message))
 
 
-def _check_parts(content: object, where: str) -> None:
+def _check_parts(content: object, where: str, *, allow_remote_images: bool) -> None:
     if not isinstance(content, list) or not content:
         raise ConfigurationError(f"{where}: the content must be a string or a list with at least one part")
     for part in content:
@@ -234,15 +256,35 @@ def _check_parts(content: object, where: str) -> None:
                 f"{where}: a {type(part).__name__} is no part of a message; wrap a picture in image(...), "
                 "and give text as a string"
             )
-        _check_address(part, where)
+        _check_addresses(part, where)
+        _check_sound(part, where)
+        if not allow_remote_images:
+            refuse_remote(part, where)
 
 
-def _check_address(part: Mapping[str, object], where: str) -> None:
-    for kind, allowed in ADDRESS.items():  # whatever the type says: vLLM goes by the key that is there
+def _urls(part: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    for kind in ADDRESS:  # whatever the type says: vLLM goes by the key that is there
         held = part.get(kind)
         url = held.get("url") if isinstance(held, Mapping) else held
-        if isinstance(url, str) and not allowed.match(url):
+        if url is not None:  # vLLM takes none with a uuid, for what it has seen before
+            yield kind, url
+
+
+def _check_addresses(part: Mapping[str, object], where: str) -> None:
+    for kind, url in _urls(part):
+        if not isinstance(url, str):
+            raise ConfigurationError(f"{where}: the {kind} is a {type(url).__name__}; give a string as its 'url'")
+        if not ADDRESS[kind].match(url):
             raise ConfigurationError(
                 f"{where}: the {kind} {url[:40]!r} is neither http(s) nor a data URI of its kind, so it is not sent; "
                 f"{kind.removesuffix('_url')}(path) reads a file here"
             )
+
+
+def _check_sound(part: Mapping[str, object], where: str) -> None:
+    held = part.get("input_audio")
+    if held is not None and not (isinstance(held, Mapping) and held.get("format")):
+        raise ConfigurationError(
+            f"{where}: the input_audio has no format, and without it a server may take the data for an address or a "
+            "path; audio(path) makes a whole one"
+        )

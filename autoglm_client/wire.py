@@ -86,6 +86,8 @@ class ChatOptions(TypedDict, total=False):
     """End a stream as soon as the model repeats itself."""
     resume: Resume
     """After a cut, ask for the rest of the answer, where that can be exact; ``auto`` does so from 64 tokens on."""
+    allow_remote_images: bool
+    """Let the server fetch what a message names by an http(s) URL: pictures, and other models' sounds and films."""
     timeout: float | Timeouts | None
     """Seconds for the whole call, or each clock by itself; instead of the client's."""
     deadline: float
@@ -99,7 +101,10 @@ SAMPLING: ChatOptions = {"temperature": 0.0, "top_p": 0.85, "frequency_penalty":
 """What Open-AutoGLM's own client sends; ``**SAMPLING``, or ``options=SAMPLING`` for a client, asks in the same way."""
 
 CLIENT_OPTIONS = frozenset(
-    {"thinking", "stop_on_repetition", "resume", "timeout", "deadline", "extra_headers", "extra_body"}
+    {
+        *("thinking", "stop_on_repetition", "resume", "allow_remote_images", "timeout", "deadline"),
+        *("extra_headers", "extra_body"),
+    }
 )
 
 

@@ -26,7 +26,7 @@ from autoglm_client.messages import (
 
 
 def screen(number: int = 0) -> ImagePart:
-    return {"type": "image_url", "image_url": {"url": f"https://example.org/{number}.png"}}
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,iVBORw0KGgo{number}"}}
 
 
 @dataclass(frozen=True)

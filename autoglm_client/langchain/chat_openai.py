@@ -37,6 +37,7 @@ def chat_openai(**options: Any) -> ChatOpenAI:
 
     What ``ChatOpenAI`` cannot, this cannot either; take `ChatAutoGLM` where you can choose:
 
+    - a picture named by an http(s) URL is passed on without being asked, and the server fetches it;
     - thinking in a field of its own is lost, and thinking in tags is part of the text;
     - tools need a server with ``--tool-call-parser``; ``bind_tools([])``, and so an agent without tools, is refused;
     - in a stream, a tool call that was cut off is a valid one with half of its arguments;

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias, cast
 
@@ -18,7 +19,7 @@ from langchain_core.messages import (
 
 from ..actions import ActionCall, read_action
 from ..errors import ActionError, ConfigurationError
-from ..messages import Message, assistant, without_images
+from ..messages import Message, assistant, fetched_from, refuse_remote, without_images
 from .action_calls import ACTION_TOOLS, action_of
 from .content import Call, Item, Result, Thought, read_blocks, read_result
 from .parts import Part, text_part
@@ -45,16 +46,19 @@ def to_wire(
     reasoning: ReasoningInHistory = "tags",
     native_tools: bool = False,
     phone: bool = False,
+    allow_remote_images: bool = False,
 ) -> list[Message]:
     """Write LangChain's messages as the server reads them.
 
     ``native_tools`` is for a server whose chat template knows tools; without it calls and their results are written
     as text. With ``phone``, phone actions are the model's own ``do(...)``, what they led to is the user's turn, and
     only the last message with pictures keeps them: with two screens before it the model taps in the wrong place.
+    Without ``allow_remote_images`` nothing is sent that the server would fetch: a block that names it by an http(s) URL
+    is refused, and in what a tool gave back it is data, which becomes JSON.
 
     Raises `ConfigurationError`, which names the message and the block, for what cannot be sent.
     """
-    history = _History(reasoning, native_tools, phone)
+    history = _History(reasoning, native_tools, phone, allow_remote_images)
     for index, message in enumerate(messages):
         history.add(message, index)
     wire = history.close()
@@ -66,6 +70,7 @@ class _History:
     reasoning: ReasoningInHistory
     native_tools: bool
     phone: bool
+    allow_remote_images: bool
     wire: list[Message] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)  # of one answer: they are given together
     calls: Sequence[Call] = ()  # of the latest answer
@@ -92,9 +97,16 @@ class _History:
             self.take(result, where)
         self.give_results()
         if len(results) < len(items) or not items:
-            parts = self.parts([item for item in items if not isinstance(item, Result)])
+            said = [item for item in items if not isinstance(item, Result)]
+            self.check(said, where)
+            parts = self.parts(said)
             text_alone = role == "system" or isinstance(message.content, str)  # templates write a system list as it is
             self.put(role, _joined(parts) if text_alone else parts or "", name=message.name)
+
+    def check(self, items: Sequence[Item], where: str) -> None:
+        for item in items:
+            if isinstance(item, Mapping) and not self.allow_remote_images:
+                refuse_remote(item, where)
 
     def answer(self, message: BaseMessage, index: int) -> None:
         self.give_results()
@@ -173,8 +185,10 @@ class _History:
                 return [text_part(str(item))]
             case Result():
                 return self.written(item)
-            case _:
+            case _ if self.allow_remote_images or not fetched_from(item):
                 return [item]
+            case _:  # in a result: elsewhere it was refused
+                return [text_part(json.dumps(item, ensure_ascii=False))]
 
     def acts(self, name: str) -> bool:
         return self.phone and name in ACTION_TOOLS

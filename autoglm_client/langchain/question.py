@@ -56,7 +56,8 @@ def ask(
     tools = [openai_tool(tool) for tool in options.pop("tools", ())]
     choice = tool_choice(options.pop("tool_choice", None), tools)
     native = server.tools and not _undecided(options, tools, choice, phone=phone)
-    wire = to_wire(messages, reasoning=reasoning, native_tools=native, phone=phone)
+    remote = options.get("allow_remote_images", False)
+    wire = to_wire(messages, reasoning=reasoning, native_tools=native, phone=phone, allow_remote_images=remote)
     text_calls = bool(tools) and choice != "none" and not native
     an_object = bool(_schema(options))
     hold_text = server.extensions and options.get("thinking") is not False and not _constrained(options)

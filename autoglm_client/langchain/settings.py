@@ -74,6 +74,8 @@ class Settings(BaseChatModel):
     """How earlier thinking is sent back: within tags, as the model was trained; in vLLM's field; or not at all."""
     tool_calling: Literal["auto", "server", "client"] = "auto"
     """Who reads tool calls: the server's parser, this client (any server will do), or whichever works, asked once."""
+    allow_remote_images: bool = False
+    """Let the server fetch what a block names by an http(s) URL, be it picture, sound or film; else it is refused."""
     streaming: bool = False
     """Let ``invoke`` stream, too."""
     stream_usage: bool = True
@@ -189,7 +191,7 @@ class Settings(BaseChatModel):
             max_input_tokens=defaults.CONTEXT,
             text_inputs=True,
             image_inputs=True,
-            image_url_inputs=True,
+            image_url_inputs=bool(self._sent_options()["allow_remote_images"]),
             image_tool_message=True,
             text_outputs=True,
             reasoning_output=True,
@@ -206,12 +208,14 @@ class Settings(BaseChatModel):
             "timeout": self.timeout,
             "max_attempts": self.max_retries + 1,
             "headers": SecretHeaders(dict(self.default_headers)),
+            "allow_remote_images": self.allow_remote_images,
             "options": _hidden(self.model_kwargs),
         }
 
     def _sent_options(self) -> dict[str, Any]:
         fields = {name: getattr(self, name) for name in _SENT}
-        return self.model_kwargs | {name: value for name, value in fields.items() if value is not None}
+        given = {name: value for name, value in fields.items() if value is not None}
+        return {"allow_remote_images": self.allow_remote_images, **self.model_kwargs, **given}
 
 
 def _shown(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -111,8 +111,9 @@ def image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, detail: Detail |
     Other formats go through Pillow: ``image(PIL.Image.open("screen.bmp"))``. An array is height x width (x 3 or 4) of
     uint8 in the order RGB; OpenCV's is BGR: pass ``frame[..., ::-1]``.
 
-    A ``str`` is a URL, a data URI or else a path, never bare base64. An http or https URL is passed on as it is: **the
-    server fetches it**, this client never does. ``detail`` is for other models; AutoGLM ignores it.
+    A ``str`` is a URL, a data URI or else a path, never bare base64. An http or https URL stays as it is: **the
+    server fetches it**, this client never does, and a call sends it only with ``allow_remote_images=True``. ``detail``
+    is for other models; AutoGLM ignores it.
 
     Raises `MediaError`, which names the file, for one that is missing, cut off, of another type, larger than 20 MB or
     of more than 25 million pixels. The last two are seen before anything is decoded.

@@ -143,7 +143,7 @@ def test_refusals_become_our_errors(glm: AutoGLM, server: Server) -> None:
     with pytest.raises(ContextOverflow, match="maximum context length is"):
         glm.chat("打开 settings " * 3000)
     with pytest.raises(BadRequest, match="allowed domains"):
-        glm.chat(user(image("http://127.0.0.1:9/x.png"), "Hi"))
+        glm.chat(user(image("http://127.0.0.1:9/x.png"), "Hi"), allow_remote_images=True)
 
 
 def test_the_key_is_asked_for(server: Server) -> None:

@@ -51,6 +51,10 @@ class Integration(ChatModelIntegrationTests):
         monkeypatch.setattr(httpx, "get", get)
 
     @property
+    def supports_image_urls(self) -> bool:
+        return bool(self.options.get("allow_remote_images"))
+
+    @property
     def chat_model_class(self) -> type[BaseChatModel]:
         return ChatAutoGLM
 

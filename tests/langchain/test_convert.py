@@ -77,9 +77,9 @@ def v1(*blocks: Wire, **more: Any) -> AIMessage:
 
 def check(messages: list[BaseMessage], wire: list[Wire], **options: Any) -> None:
     before = [message.model_dump_json() for message in messages]
-    result = to_wire(messages, **options)
+    result = to_wire(messages, allow_remote_images=True, **options)
     assert json.loads(json.dumps(result)) == wire
-    assert as_messages(result) == wire  # the client takes it
+    assert as_messages(result, allow_remote_images=True) == wire  # the client takes it
     assert [message.model_dump_json() for message in messages] == before
 
 
@@ -744,6 +744,7 @@ MODES = st.fixed_dictionaries(
         "reasoning": st.sampled_from(["drop", "field", "tags"]),
         "native_tools": st.booleans(),
         "phone": st.booleans(),
+        "allow_remote_images": st.booleans(),
     }
 )
 

@@ -47,9 +47,7 @@ class Scripted(Integration):
     def __init_subclass__(cls, *, reasoning: str = "tags", tool_parser: bool = True, **options: Any) -> None:
         cls.server = {"reasoning": reasoning, "tool_parser": tool_parser}
         counted = "reasoning_output" if reasoning in {"reasoning", "reasoning_content"} else ""
-        super().__init_subclass__(tells=counted, **options)
-
-    supports_image_urls = True
+        super().__init_subclass__(tells=counted, **{"allow_remote_images": True, **options})
 
     @pytest.fixture(autouse=True)
     def _server(self) -> Iterator[None]:
@@ -61,6 +59,10 @@ class Scripted(Integration):
 
 class TestTags(Scripted, reasoning="tags"):
     pass
+
+
+class TestNoRemotePictures(Scripted, allow_remote_images=False):
+    """As it is when nothing is said."""
 
 
 class TestTagsInBlocks(Scripted, reasoning="tags", method="function_calling", output_version="v1"):
