@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.soak import Books, reconcile
+from autoglm_client import AutoGLM
+from benchmarks.soaking.books import Books, Ended, Passed, reconcile
+from benchmarks.soaking.growth import SMALL_GROWTH, calls_left, growth
 from server_stub import ScriptedServer
 
 BOUND = 90
-CALL = ["1", "sync", "chat", "reply", "1", "0.0", "1.0"]
+CALL = Ended(call="1", side="sync", kind="whole", end="reply", attempts="1", seconds="0.5")
+FIRST, SECOND = Passed("1", "a-1", ""), Passed("1", "a-2", "")
+LEVEL = dict.fromkeys(SMALL_GROWTH, 1000.0)
 
 
 def soaked(*arguments: str, folder: Path) -> tuple[int, dict[str, Any], str]:
@@ -29,7 +33,7 @@ def test_a_few_seconds_with_faults(tmp_path: Path) -> None:
     assert status == 0, words
     assert said["calls"] == sum(said["by end"].values()) > 16
     assert said["requests"] > 0
-    assert sum(said["faults"].values()) > 0
+    assert sum(said["faults drawn"].values()) > 0
     assert "| verdict | ok |" in words
 
 
@@ -61,19 +65,34 @@ def test_it_notices_an_answer_that_nobody_gives_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("books", "finding"),
     [
-        (Books([], [["1", "a-1", "", "1"]] * 2, [["a-1"]]), "proxy saw a-1 2 times"),
-        (Books([CALL], [["1", "a-1", "", "1"]], [["a-1"]] * 2), "server saw a-1 2 times"),
-        (Books([CALL], [["1", "a-1", "", "1"]], [["b-1"]]), "the server did not see it"),
-        (Books([CALL], [["1", "a-1", "", "1"], ["1", "a-2", "", "1"]], [["a-1"], ["a-2"]]), "says 1 attempts"),
+        (Books([CALL], [FIRST, FIRST], ["a-1"]), "proxy saw a-1 2 times"),
+        (Books([CALL], [FIRST], ["a-1", "a-1"]), "server saw a-1 2 times"),
+        (Books([CALL], [FIRST], ["b-1"]), "the server did not see it"),
+        (Books([CALL], [Passed("1", "a-1", "mute")], ["a-1"]), "the server saw a-1, which was not passed on"),
+        (Books([CALL], [FIRST, SECOND], ["a-1", "a-2"]), "says 1 attempts"),
+        (Books([CALL], [FIRST, Passed("1", "b-1", "")], ["a-1", "b-1"]), "call 1 has several names"),
         (Books([CALL], [], []), "1 attempts were not seen"),
-        (Books([CALL], [["1", "a-1", "", "0"]], [["a-1"]]), "was not passed on"),
-        (Books([], [["1", "a-1", "", "0"]], []), "nobody made call 1"),
+        (Books([], [FIRST], []), "nobody made call 1"),
     ],
 )
 def test_books_that_do_not_agree(books: Books, finding: str) -> None:
-    assert finding in "\n".join(reconcile(books, {"away": [], "refused": 0, "closed idle": 0}))
+    assert finding in "\n".join(reconcile(books))
 
 
 def test_books_that_agree() -> None:
-    books = Books([CALL], [["1", "a-1", "", "1"]], [["a-1"]])
-    assert list(reconcile(books, {"away": [], "refused": 0, "closed idle": 0})) == []
+    assert list(reconcile(Books([CALL], [FIRST], ["a-1"]))) == []
+    assert list(reconcile(Books([CALL], [Passed("", "", "refused")], []))) == []
+
+
+@pytest.mark.parametrize("name", SMALL_GROWTH)
+def test_growth_is_noticed(name: str) -> None:
+    grown = LEVEL | {name: 1200.0}
+    assert list(growth([LEVEL, LEVEL, grown])) == [f"{name} grew from 1000.0 to 1200.0"]
+
+
+def test_a_call_that_is_left_is_noticed() -> None:
+    with AutoGLM("http://127.0.0.1:1/v1") as glm:
+        stream = glm.stream("Open Settings", extra_headers={"x-soak": "seventh"})
+        assert "seventh" in calls_left()
+        del stream
+    assert "seventh" not in calls_left()
