@@ -212,7 +212,8 @@ def _rules(policy: Policy) -> Mapping[str, Any]:
 
 def _forget(policy: Policy, driver: BaseRetrying) -> None:
     policy.error = None
-    vars(driver).clear()  # it holds itself
+    driver.iter_state.reset()  # it holds itself, by its next actions
+    vars(driver).pop("_retry_state", None)  # and by its running attempt, if it is async
 
 
 def read_retry_after(value: str | None) -> float | None:

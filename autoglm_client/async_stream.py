@@ -21,6 +21,7 @@ from ._inflate import Inflater, inflater_for
 from ._pool import AsyncPool
 from ._redirect import followed
 from ._retry import Policy, async_retried
+from ._secret import keep_silent
 from .errors import (
     AutoGLMError,
     Cancelled,
@@ -137,18 +138,14 @@ class AsyncReplyStream:
         raise self._call.described(StreamInterrupted(f"the answer {state}; see also `partial`"))
 
     def _fail(self) -> NoReturn:
-        """Raise what ended the answer, and keep a twin of it: its traceback leads here, which would be a circle."""
-        failure, self._failure = self._failure, copy(self._failure)
-        try:
-            raise cast("AutoGLMError", failure)
-        finally:
-            del failure
+        """Raise a twin of what ended the answer: its traceback leads here, and back to what is kept."""
+        failure = cast("AutoGLMError", self._failure)
+        raise copy(failure) from failure.__cause__
 
     async def _go_on(self, cut: AutoGLMError) -> None:
         """Ask for the rest of an answer that was cut; raises what cut it where there is none to be had."""
         budget = self._configuration.budget
         if not (budget.allows_retries and self._call.go_on(cut)):
-            del cut
             self._fail()
         budget.failed()
         try:
@@ -161,7 +158,6 @@ class AsyncReplyStream:
             cut.add_note(f"the answer was not resumed: {error}")
             cut.__cause__ = error.with_traceback(None)
             self._failure = self._call.described(cut)
-            del cut
             self._fail()
         budget.succeeded()
 
@@ -199,7 +195,7 @@ class AsyncReplyStream:
             if not call.assembler.complete:  # once complete, nothing that follows can spoil the answer
                 error.retryable = error.retryable and not self._left
                 self._configuration.budget.hear(error)
-                self._failure = error
+                self._failure = _without_frames(error)
         if not more:
             await answer.close()
 
@@ -305,6 +301,13 @@ class AsyncAnswer:
             return BytesIO()  # the status says enough
         finally:
             await self.close()
+
+
+def _without_frames(error: AutoGLMError) -> AutoGLMError:
+    """One that a stream may keep: frames of tracebacks hold the stream, and would wait for the collector with it."""
+    for each in keep_silent(error):
+        each.__traceback__ = None
+    return error
 
 
 async def _pause(

@@ -38,6 +38,7 @@ ENDS: dict[str, tuple[list[list[Step]], dict[str, Any]]] = {
     "a cut, then silence": ([CUT, [20.0]], {"resume": "always", "timeout": SOON}),
     "an error as the first event": ([[HEAD, event('{"error":{"code":500}}')]], {"max_attempts": 1}),
     "no event": ([[HEAD, event("{")]], {}),
+    "an event, then none": ([[HEAD + delta("hello") + event("{")]], {}),
     "not HTTP": ([[b"hello\r\n\r\n"]], {}),
     "a bomb's head": ([[HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n"), b"hello"]], {}),
     "elsewhere": ([[plain(b"", "307 Temporary Redirect", "Location: http://127.0.0.1:9/")]], {}),
@@ -126,7 +127,7 @@ async def models_async(glm: AsyncAutoGLM) -> None:
     await glm.models()
 
 
-LEAVING = ["a reply", "refusals", "a cut", "silence before the head", "silence in the answer"]
+LEAVING = ["a reply", "refusals", "a cut", "an event, then none", "silence before the head", "silence in the answer"]
 TRIED = [(end, ask) for ask in (chat, stream, models) for end in ENDS]
 TRIED += [(end, ask) for ask in (abandoned, left, left_by_an_error, cancelled) for end in LEAVING]
 TRIED_ASYNC = [(end, ask) for ask in (chat_async, stream_async, models_async) for end in ENDS]
