@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from autoglm_client import AsyncAutoGLM, AutoGLM, AutoGLMError
+from autoglm_client.actions import parse_action
 
 from ..raw_server import HEAD, Step, delta, event, finish, plain, raw_server, reset
 
@@ -195,8 +196,9 @@ def test_p10_no_circle_is_left_async(
         assert asyncio.run(run(server.url)) == {}
 
 
-@pytest.mark.parametrize("text", ["hello", "do(action=", 'do(action="Fly")', "{"])
+@pytest.mark.parametrize("text", ["hello", "do(action=", 'do(action="Fly")', 'Now do(action="Fly"), please', "{"])
 def test_p10_no_circle_of_an_answer_that_is_no_action(circles: Circles, text: str) -> None:
+    ended(lambda: parse_action(text))
     with raw_server([HEAD, delta(text), finish()]) as server, AutoGLM(server.url) as glm:
         ended(lambda: glm.chat("x").action)
         assert circles() == {}
