@@ -27,6 +27,7 @@ _MIN_TOKENS = 64
 _SPECIAL = re.compile(r"<\|[^|<>\s]+\|>|\[gMASK\]|<sop>|<tool_call>|\ufffd")
 
 _OFF: dict[str, tuple[Any, ...]] = {"frequency_penalty": (0,), "presence_penalty": (0,), "repetition_penalty": (1,)}
+_LIMITS = ("max_tokens", "max_completion_tokens")
 _STATEFUL = ("min_tokens", "logprobs", "stop", "thinking_token_budget", "repetition_detection")
 
 
@@ -115,9 +116,6 @@ def continuation(body: Mapping[str, Any], beginning: Beginning) -> dict[str, Any
     if isinstance(body.get("seed"), int):
         rest["seed"] = body["seed"] + 1  # the same one would repeat the same random numbers
     return rest | CONTINUATION
-
-
-_LIMITS = ("max_tokens", "max_completion_tokens")
 
 
 def _limit(body: Mapping[str, Any]) -> int | None:
