@@ -240,9 +240,16 @@ def test_another_word_for_it_is_a_mistake(make_client: ClientFactory) -> None:
         glm.stream("x", resume="yes")
 
 
-def test_a_hosted_endpoint_is_not_known_to_take_a_beginning() -> None:
+@pytest.mark.parametrize(
+    ("words", "body", "why"),
+    [
+        ("I", {"messages": []}, "this server is not known to go on with a beginning"),  # a hosted endpoint
+        ("", {"messages": [], "skip_special_tokens": False}, "nothing of it had come"),
+    ],
+)
+def test_what_no_stream_of_ours_shows_is_refused_too(words: str, body: dict[str, Any], why: str) -> None:
     beginning = Beginning(
-        words="I",
+        words=words,
         answers=1,
         thought=False,
         calls_tools=False,
@@ -251,9 +258,7 @@ def test_a_hosted_endpoint_is_not_known_to_take_a_beginning() -> None:
         model=None,
         system_fingerprint=None,
     )
-    assert list(obstacles("always", {"messages": []}, beginning)) == [
-        "this server is not known to go on with a beginning"
-    ]
+    assert list(obstacles("always", body, beginning)) == [why]
 
 
 def test_a_stall_is_no_cut(make_client: ClientFactory) -> None:
