@@ -15,7 +15,7 @@ import httpx
 import httpx2
 import pytest
 
-from autoglm_client import AsyncAutoGLM, AutoGLM, AutoGLMError, Cancelled, Reply, Timeouts
+from autoglm_client import AsyncAutoGLM, AutoGLM, AutoGLMError, Cancelled, Reply, StreamInterrupted, Timeouts
 
 from ..conftest import ClientFactory
 from ..raw_server import DONE, HEAD, Step, deaf_server, delta, finish, kept, next_request, plain, raw_server
@@ -272,6 +272,44 @@ def test_p10_closing_the_client_ends_the_waiting_for_a_server() -> None:
         threading.Timer(0.7, glm.close).start()
         with at_once(), pytest.raises(Cancelled):
             glm.wait_until_ready(20)
+
+
+def test_p10_close_from_another_thread() -> None:
+    with raw_server([HEAD, delta("a"), 20.0]) as server, AutoGLM(server.url) as glm, glm.stream("x") as stream:
+        next(stream)
+        threading.Timer(0.3, stream.close).start()
+        with at_once(), pytest.raises(StreamInterrupted):
+            stream.finish()
+        assert server.hung_up.wait(AT_ONCE)
+
+
+def test_p10_ctrl_c_before_the_first_event_hangs_up(make_client: ClientFactory, monkeypatch: Any) -> None:
+    def interrupted(_call: object, _data: bytes) -> None:
+        raise KeyboardInterrupt
+
+    with raw_server([HEAD, delta("a"), 20.0]) as server:
+        glm = make_client(server.url)
+        monkeypatch.setattr("autoglm_client._call.Call.take", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            glm.stream("x").__enter__()
+        assert server.hung_up.wait(AT_ONCE)
+
+
+def test_p10_a_refusal_that_goes_on_is_hung_up_before_the_pause(make_client: ClientFactory) -> None:
+    times: list[float] = []
+
+    def until_the_end(connection: Any) -> None:
+        with suppress(OSError):
+            while connection.recv(65536):
+                pass
+        times.append(time.monotonic())
+
+    refusal = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 9000000\r\nRetry-After: 2\r\n\r\n" + b"x" * 80_000
+    answer: list[Step] = [lambda _: times.append(time.monotonic()), ANSWER]
+    with raw_server([refusal, until_the_end], answer) as server:
+        assert make_client(server.url).chat("x").text == "hello"
+    ended, asked_again = times
+    assert asked_again - ended > 1.0
 
 
 @pytest.fixture

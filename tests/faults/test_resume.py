@@ -26,7 +26,19 @@ from server_stub import ScriptedServer
 
 from ..conftest import ClientFactory
 from ..cutting_proxy import cutting
-from ..raw_server import DONE, HEAD, RawServer, delta, event, finish, plain, raw_server
+from ..raw_server import (
+    DONE,
+    HEAD,
+    RawServer,
+    delta,
+    event,
+    finish,
+    kept,
+    next_request,
+    plain,
+    raw_server,
+    reset,
+)
 
 SAID = "<think>I see Settings.</think><answer>do(action="
 REST = '"Home")</answer>'
@@ -317,6 +329,33 @@ def test_the_error_stays(make_client: ClientFactory) -> None:
         assert len(server.requests) == 2
     assert len({str(vars(error)) for error in errors}) == 1
     assert [error.args for error in errors] == [errors[0].args] * 3
+
+
+def test_it_is_asked_on_a_fresh_connection(make_client: ClientFactory) -> None:
+    """Another one that was kept may be dead, too, and there is no second try."""
+    asked = threading.Event()
+
+    def wait(_connection: object) -> None:
+        asked.wait(8)
+
+    once = kept(plain(b'{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}'))
+    with (
+        raw_server([CUT, wait], [once, next_request, reset], [GOES_ON]) as server,
+        make_client(server.url) as glm,
+        glm.stream("Go home", resume="always") as stream,
+    ):
+        assert glm.chat("x").text == "hi"
+        asked.set()
+        assert stream.finish().raw == SAID + REST
+
+
+def test_an_outage_is_not_multiplied_by_it(make_client: ClientFactory) -> None:
+    with raw_server([CUT]) as server, make_client(server.url, resume="always") as glm:
+        for _ in range(8):
+            with pytest.raises(StreamInterrupted):
+                glm.stream("Go home").__enter__().finish()
+        assert 8 < len(server.requests) < 16
+        assert not budget_of(server.url).allows_retries
 
 
 def test_no_time_is_left_for_it(make_client: ClientFactory) -> None:
