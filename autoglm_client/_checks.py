@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from difflib import get_close_matches
 from math import isfinite
-from re import fullmatch
+from re import fullmatch, sub
 from typing import Any, cast, get_args
 from urllib.parse import urlsplit
 
@@ -29,22 +29,24 @@ __all__ = [
 ]
 
 _KNOWN_OPTIONS = frozenset(ChatOptions.__annotations__)
+_PRIVATE_NAMES = (".localhost", ".localdomain", ".local", ".internal")
+_FRAMING = {"content-length", "transfer-encoding"}
 _warned = False
 _MAPPINGS = ("extra_headers", "extra_body", "chat_template_kwargs")
 
 
 def checked_url(url: object) -> str:
     """The base of all routes: a bare host gets ``/v1``, the route of chat completions is cut off."""
+    if isinstance(url, str) and "@" in url:  # and the words must show neither
+        raise ConfigurationError("base_url holds a name or a password: leave them out and give api_key= instead")
     try:
         parts = urlsplit(url.strip() if isinstance(url, str) else "")
-        parts.netloc.encode("ascii" if "@" in parts.netloc else "idna")
+        parts.netloc.encode("idna")
         valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         valid = False
-    if valid and parts.username is not None:
-        raise ConfigurationError("base_url holds a name and a password: leave them out and give api_key= instead")
     if not valid or parts.query or parts.fragment:
-        shown = url.partition("?")[0] if isinstance(url, str) else url  # behind it may stand a key
+        shown = sub(r"[?#].*|(?<=:)[^/:]{6,}", "...", url) if isinstance(url, str) else url  # which may be a key
         raise ConfigurationError(f"base_url={shown!r} is not a server's address: give one like {defaults.BASE_URL}")
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
     return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
@@ -58,12 +60,12 @@ def is_private(host: str) -> bool:
     try:
         return not ip_address(host).is_global
     except ValueError:
-        return "." not in host or host.endswith((".localhost", ".local", ".internal")) or _is_short_loopback(host)
+        return "." not in host or host.endswith(_PRIVATE_NAMES) or _is_short_loopback(host)
 
 
 def _is_short_loopback(host: str) -> bool:
-    """``127.1``, as inet_aton and so every resolver reads it."""
-    return fullmatch(r"127(\.[0-9]+){1,3}", host) is not None
+    """``127.1``, and ``0x7f.1``, as inet_aton and so every resolver reads them."""
+    return fullmatch(r"(127|0x0*7f|0+177)(\.[0-9a-fx]+){1,3}", host) is not None
 
 
 def warn_of_clear_text(base_url: str, key: str) -> None:
@@ -110,6 +112,8 @@ def checked_headers(headers: object) -> dict[str, str]:
     for name, value in headers.items():
         if not isinstance(name, str) or not _is_header(name):
             raise ConfigurationError(f"no HTTP header can be named {name!r}")
+        if name.lower() in _FRAMING:
+            raise ConfigurationError(f"{name!r} says where the body ends, which is not yours to say: leave it out")
         if not isinstance(value, str) or not _is_header(value):  # which may be a secret
             raise ConfigurationError(f"no HTTP header can carry the value of {name!r}: is there a line break in it?")
     return {name.lower(): value for name, value in headers.items()}

@@ -19,6 +19,7 @@ __all__ = ["Secret", "SecretHeaders", "keep_silent", "sending", "without_secrets
 _SECRET_NAME = re.compile(r"auth|(?<!idempotency-)key|token|secret|cookie|password|credential|session", re.I)
 _LEAST = 4  # characters: what is shorter stands in every text
 _LEAST_PART = 8
+_CORES = ("httpcore2", "httpcore")
 _LIBRARIES = {"autoglm_client", "httpx2", "httpx", "httpcore2", "httpcore", "h11", "anyio", "ssl", "socket", "asyncio"}
 
 
@@ -100,16 +101,16 @@ _sent: ContextVar[SecretHeaders] = ContextVar("autoglm_headers")
 
 
 def sending(headers: SecretHeaders) -> None:
-    """From here on, what the HTTP libraries log of an answer is shown without these: at DEBUG they log its headers."""
+    """From here on, what the HTTP libraries log of an answer is shown without these: its status line, its headers."""
     _sent.set(headers)
     _watch_loggers()
 
 
 @cache
 def _watch_loggers() -> None:
-    for library in ("httpcore2", "httpcore"):
-        for name in ("connection", "http11", "http2", "proxy"):
-            getLogger(f"{library}.{name}").addFilter(_without_secrets)
+    beneath = [f"{library}.{name}" for library in _CORES for name in ("connection", "http11", "http2", "proxy")]
+    for name in ("httpx2", "httpx", *beneath):
+        getLogger(name).addFilter(_without_secrets)
 
 
 def _without_secrets(record: LogRecord) -> bool:

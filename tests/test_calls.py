@@ -102,6 +102,14 @@ def test_headers_of_ones_own() -> None:
     assert headers["user-agent"].startswith("autoglm-client/")
 
 
+@pytest.mark.parametrize("name", ["Content-Length", "transfer-encoding"])
+def test_where_a_body_ends_is_not_the_callers_to_say(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="where the body ends"):
+        configuration(headers={name: "5"})
+    with pytest.raises(ConfigurationError, match="where the body ends"):
+        configuration().chat("x", {"extra_headers": {name: "5"}}, stream=False)
+
+
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
 def test_hosted_endpoints_get_no_fields_that_they_may_refuse(endpoint: Any) -> None:
     assert endpoint_for(endpoint.base_url) is endpoint
@@ -328,6 +336,9 @@ def test_an_answer_of_another_shape() -> None:
         ("http://100.64.0.1/v1", None),
         ("http://gpu-box:8000/v1", None),
         ("http://glm.local./v1", None),
+        ("http://localhost.localdomain/v1", None),
+        ("http://0x7f.1/v1", None),
+        ("http://0177.0.0.0x1/v1", None),
         ("http://bypassed.example/v1", None),
         ("http://glm.example/v1", "http://proxy:1"),
         ("https://glm.example/v1", "http://proxy:2"),

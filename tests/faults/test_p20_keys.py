@@ -137,6 +137,27 @@ def test_p20_no_object_shows_it(make_client: ClientFactory) -> None:
             assert not HIDDEN.among(repr(one) + str(one) + str(getattr(one, "__dict__", "")))
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:SECRET@host:99999/v1",
+        "ftp://user:SECRET@host",
+        "user:SECRET@host:8000/v1",
+        "http://user:SECRET#x@host",
+        "http://user:SECRET/x@host",
+        "http://:SECRET@/v1",
+        "http://user:SECRET@[::1/v1",
+        "http://host:SECRET/v1",
+        "http://host?key=SECRET",
+        "http://host#SECRET",
+    ],
+)
+def test_p20_no_wrong_address_shows_it(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="base_url") as caught:
+        AutoGLM(url.replace("SECRET", HIDDEN.key))
+    assert not HIDDEN.among(str(caught.value))
+
+
 @pytest.mark.parametrize("kind", [AutoGLM, AsyncAutoGLM])
 def test_p20_the_plain_client_shows_it_in_its_holders_alone(kind: Any) -> None:
     glm = kind("http://127.0.0.1:9/v1", **HIDDEN.settings())
@@ -177,6 +198,8 @@ def failing() -> dict[str, list[Step]]:
         "nothing": [b""],
         "cut": [HEAD, delta("a")],
         "status line": [f"HTTP/1.1 {HIDDEN.key}\r\n\r\n".encode()],
+        "reason": [plain(b"{}", f"401 bad key {HIDDEN.key}")],
+        "redirect to another path": [plain(b"", "307 Moved", f"Location: /v1/{HIDDEN.key}")],
         "header line": [f"HTTP/1.1 200 OK\r\nX-\x01{HIDDEN.key}: {HIDDEN.header}\r\n\r\n".encode()],
         "content type": [plain(b"{}", "200 OK", f"X-Key: {HIDDEN.key}")],
         "compressed": [plain(b"", "200 OK", "Content-Encoding: gzip", f"X: {HIDDEN.key}")],
