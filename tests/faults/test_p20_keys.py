@@ -140,7 +140,10 @@ def test_p20_no_object_shows_it(make_client: ClientFactory) -> None:
 @pytest.mark.parametrize(
     "url",
     [
+        "http://user:SECRET@host/v1",
+        "http://SECRET@host/v1",
         "http://user:SECRET@host:99999/v1",
+        "ftp://SECRET@host",
         "ftp://user:SECRET@host",
         "user:SECRET@host:8000/v1",
         "http://user:SECRET#x@host",
