@@ -147,6 +147,10 @@ def report(run: Soak, books: Books, left: dict[str, int], findings: list[str]) -
         "by end": counted(it.end for it in books.client),
         "faults drawn": counted(it.fault for it in books.proxy if it.fault),
         "seconds of a call, p50 / p99": (statistics.median(seconds), seconds[int(len(seconds) * 0.99)]),
+        "seconds that the machine took from it, at once and in all": (
+            max((lost for _, lost in run.pulse.lost), default=0.0),
+            sum(lost for _, lost in run.pulse.lost),
+        ),
         **{f"{name}, first / last third": thirds(run.samples, name) for name in SMALL_GROWTH},
         "differing": run.judge.differing,
         "wait for the garbage collector": left,

@@ -14,6 +14,7 @@ import pytest
 from autoglm_client import AutoGLM
 from benchmarks.soaking.books import Books, Ended, Passed, reconcile
 from benchmarks.soaking.growth import SMALL_GROWTH, calls_left, growth
+from benchmarks.soaking.pulse import Pulse
 from server_stub import ScriptedServer
 
 BOUND = 90
@@ -96,3 +97,11 @@ def test_a_call_that_is_left_is_noticed() -> None:
         assert "seventh" in calls_left()
         del stream
     assert "seventh" not in calls_left()
+
+
+def test_time_that_the_machine_took_is_known() -> None:
+    pulse = Pulse()
+    pulse.lost += [(100.0, 2.0), (200.0, 4.0)]
+    assert pulse.lost_since(50) >= 6.0
+    assert 4.0 <= pulse.lost_since(203.0) < 6.0
+    assert pulse.lost_since(300) < 4.0

@@ -7,5 +7,6 @@
 ``judge``    whether what came back is right
 ``calls``    one call, made from a thread or from a task
 ``growth``   what the process holds, and whether that has grown
+``pulse``    how long this process was not let run
 ``workers``  many calls at once
 """

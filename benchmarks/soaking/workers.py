@@ -19,6 +19,7 @@ from .calls import ask, ask_async
 from .growth import Sample, sample
 from .judge import Judge
 from .plans import LATE_SECONDS, Plan, Setup, Side, draw_plan
+from .pulse import Pulse
 
 ENOUGH_FINDINGS = 20
 WARM_UP_SECONDS = 60.0
@@ -37,6 +38,7 @@ class Soak:
         self.begun = self.ended = 0
         self.findings: list[str] = []
         self.samples: list[Sample] = []
+        self.pulse = Pulse()
         self._log = csv.writer(log)
         self._lock = threading.Lock()
         self._over = False
@@ -99,7 +101,8 @@ class Soak:
             return draw_plan(self.begun, side, self.setup, chance)
 
     def _note(self, plan: Plan, end: str) -> None:
-        seconds, limit = time.monotonic() - plan.started, plan.seconds + LATE_SECONDS
+        seconds = time.monotonic() - plan.started
+        limit = plan.seconds + LATE_SECONDS + self.pulse.lost_since(plan.started)
         if seconds > limit:
             self.complain(f"late: {plan.side} {plan.kind} took {seconds:.2f} s of {limit:.2f} s, {end}")
         if end.startswith("wrong"):
