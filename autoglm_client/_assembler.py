@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from . import defaults
 from ._resume import Beginning
@@ -31,10 +31,7 @@ from .events import (
 from .reasoning import Piece, ReasoningSplitter
 from .repetition import RepetitionDetector
 from .reply import Choice, Reply, Timing, ToolCall, Usage
-from .wire import Chunk, ChunkChoice, Delta, ToolCallPart, UsageCounts, reader
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
+from .wire import Chunk, ChunkChoice, Delta, ToolCallPart, UsageCounts, memory_for, reader
 
 __all__ = ["Assembler"]
 
@@ -76,6 +73,7 @@ class Assembler:
         self._ended = False
         self._beginning: Beginning | None = None
         self._earlier_usage: Usage | None = None
+        self._logprobs_bytes = 0
         self.events: deque[Event] = deque()
         self.started = False
         """Whether anything of the answer has arrived; the role alone is nothing."""
@@ -160,7 +158,11 @@ class Assembler:
             self._begin(chunk)
         if (usage := chunk.get("usage")) is not None:
             self._usage = usage
-        for choice in chunk.get("choices") or ():
+        choices = chunk.get("choices") or ()
+        if any(choice.get("logprobs") for choice in choices):
+            self._logprobs_bytes += memory_for(text)
+            _check(self._logprobs_bytes, defaults.MAX_TREE_BYTES, "bytes of logprobs")
+        for choice in choices:
             index = choice.get("index") or 0
             builder = self._choices.get(index)
             if builder is None:
@@ -213,7 +215,11 @@ def _decode_mended(text: bytes | str, error: ValueError) -> Chunk:
 
 
 def _problem(error: ValueError) -> str:
-    problem = cast("ValidationError", error).errors(include_url=False, include_input=False)[0]
+    from pydantic import ValidationError  # which has been imported by now
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problem = error.errors(include_url=False, include_input=False)[0]
     return ": ".join(filter(None, [".".join(map(str, problem["loc"])), problem["msg"]]))
 
 

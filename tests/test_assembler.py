@@ -32,6 +32,7 @@ from autoglm_client import (
 )
 from autoglm_client._assembler import Assembler
 from autoglm_client.events import Event
+from autoglm_client.wire import Tokens, reader
 
 from .wire_samples import COMPLETIONS, STREAMS, body_of
 
@@ -140,6 +141,36 @@ def test_logprobs_are_kept() -> None:
     assert plain.logprobs is not None
     assert [entry["token"] for entry in plain.logprobs["content"]][:2] == ["\n", "<think>"]
     assert read(body_of("plain.logprobs.stream"))[0].logprobs == plain.logprobs
+
+
+def test_the_logprobs_of_a_long_answer_with_all_alternatives_are_kept() -> None:
+    said = {"token": " the", "logprob": -3.528532761265524e-05, "bytes": [32, 116, 104, 101]}
+    entry = {**said, "top_logprobs": [said] * 20}
+    whole = {
+        "choices": [{"message": {"content": "x"}, "finish_reason": "stop", "logprobs": {"content": [entry] * 3000}}]
+    }
+    assert read_plain(json.dumps(whole).encode())[0].logprobs == {"content": [entry] * 3000}
+    chunk = {"choices": [{"delta": {"content": "x"}, "logprobs": {"content": [entry]}}]}
+    event = b"data: " + json.dumps(chunk).encode() + b"\n\n"
+    assert read(*[event] * 3000, content())[0].logprobs == {"content": [entry] * 3000}
+
+
+def test_the_tokens_of_the_longest_prompt_are_read() -> None:
+    tokens, words = list(range(10**5, 10**5 + 131_072)), [f'",{number}' for number in range(131_072)]
+    read_tokens = reader(Tokens)(json.dumps({"count": 131_072, "tokens": tokens, "token_strs": words}).encode())
+    assert (read_tokens.tokens, read_tokens.token_strs) == (tokens, words)
+
+
+def test_a_large_answer_is_held_to_its_shape_and_size() -> None:
+    for wrong, words in (
+        ({"choices": [{"delta": 5}]}, "choices.0.delta: Input should be"),
+        ({"choices": [{}], "x": [[]] * 500_000}, "too many parts"),
+    ):
+        body = json.dumps({"x": "x" * 70_000, **wrong})
+        with pytest.raises(InvalidReply, match=words):
+            Assembler().feed(b"data: " + body.encode() + b"\n\n")
+    with pytest.raises(InvalidReply, match="EOF while parsing"):
+        read_plain(b'{"x":"' + b"x" * 70_000)
 
 
 def test_usage_with_its_details() -> None:
