@@ -97,6 +97,7 @@ class Assembler:
                 continue
             if text.startswith("[DONE]"):
                 self._ended = True
+                self.close()  # nothing else will come
             else:
                 self._add(_decode(text), text)
 

@@ -370,6 +370,13 @@ def test_odd_chunks_are_tolerated(odd: bytes) -> None:
     assert read(odd, content("hello", finish=None), odd, content(), odd)[0].text == "hello"
 
 
+def test_done_before_the_end_is_an_interruption() -> None:
+    assembler = Assembler()
+    with pytest.raises(StreamInterrupted, match="no finish_reason"):
+        assembler.feed(content("a", finish=None) + b"data: [DONE]\n\n")
+    assert assembler.reply().text == "a"
+
+
 def test_what_follows_the_end() -> None:
     reply, events = read(content("a"), content("b"), b"data: [DONE]\n\n", content("c"), b"data: nonsense\n\n")
     assert (reply.text, len(events)) == ("a", 2)

@@ -284,6 +284,7 @@ def _p1() -> Iterator[Fault]:
             "chunked, with its terminator": [CHUNKED, *[chunk(data) for data in ab], LAST],
             "chunked, without it": [CHUNKED, *[chunk(data) for data in ab]],
             "done but no finish": [HEAD, *ab, DONE],
+            "done but no finish, then open": [HEAD, *ab, DONE, STALL],
             "usage but no finish": [HEAD, *ab, event('{"choices":[],"usage":{"completion_tokens":2}}'), DONE],
             "reset": [HEAD, *ab, 0.2, reset],
             "reset inside an event": [HEAD, *ab, b'data: {"choices":[{"ind', 0.2, reset],
