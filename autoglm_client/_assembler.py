@@ -46,6 +46,10 @@ REPETITION = "repetition"
 """The ``finish_reason`` of an answer that this client ended because it repeated itself."""
 
 
+_BROKEN_OFF = {"abort", "error", "network_error"}
+"""What vLLM says of a request that it has aborted, or that failed inside; the last is BigModel's word."""
+
+
 class Assembler:
     """Reads one answer: feed it the bytes of the body as they come, then close it.
 
@@ -281,6 +285,8 @@ class _ChoiceBuilder:
         if self._repeats and self._stop_on_repetition:
             self._finish(REPETITION)
         elif reason := choice.get("finish_reason"):
+            if reason in _BROKEN_OFF:
+                raise StreamInterrupted(f"the server broke the answer off (finish_reason {reason!r})")
             self._finish(reason)
         return bool(reasoning or content or delta.get("tool_calls") or self.finish_reason)
 

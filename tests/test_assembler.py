@@ -377,6 +377,21 @@ def test_done_before_the_end_is_an_interruption() -> None:
     assert assembler.reply().text == "a"
 
 
+@pytest.mark.parametrize("reason", ["abort", "error", "network_error"])
+def test_an_answer_that_the_server_broke_off_is_not_complete(reason: str) -> None:
+    text = '<answer>do(action="Back")</answer>'
+    whole = {"choices": [{"message": {"content": text}, "finish_reason": reason}]}
+    for feed, data in (("feed", content(text, finish=reason)), ("feed_whole", json.dumps(whole).encode())):
+        assembler = Assembler()
+        with pytest.raises(StreamInterrupted, match=reason):
+            getattr(assembler, feed)(data)
+        assert (assembler.reply().text, assembler.reply().action, assembler.complete) == (
+            'do(action="Back")',
+            None,
+            False,
+        )
+
+
 def test_what_follows_the_end() -> None:
     reply, events = read(content("a"), content("b"), b"data: [DONE]\n\n", content("c"), b"data: nonsense\n\n")
     assert (reply.text, len(events)) == ("a", 2)

@@ -292,6 +292,7 @@ def _p1() -> Iterator[Fault]:
             "finish cut": [HEAD, *ab, finish()[:-12]],
             "an error, then done": [HEAD, *ab, ERROR, DONE],
             "a dead engine, then done": [HEAD, *ab, event(DEAD), DONE],
+            "an end that is an abortion": [HEAD, *ab, finish("abort"), DONE],
             "a recorded stream cut": [HEAD, body_of("parser.tap_image.stream")[:2500]],
             "a killed replica": [HEAD, body_of("killed.stream", RAY_SAMPLES)],
             "nothing at all": [HEAD],
@@ -306,6 +307,7 @@ def _p1() -> Iterator[Fault]:
             "half a body": [JSON_HEAD, body[:40]],
             "less than its length": [plain(body)[:-9]],
             "no finish reason": [whole(completion(reason=None))],
+            "broken off by the server": [whole(completion(reason="network_error"))],
         },
         way="plain",
     )
