@@ -163,11 +163,8 @@ class Assembler:
             self._begin(chunk)
         if (usage := chunk.get("usage")) is not None:
             self._usage = usage
-        choices = chunk.get("choices") or ()
-        if any(choice.get("logprobs") for choice in choices):
-            self._logprobs_bytes += memory_for(text)
-            _check(self._logprobs_bytes, defaults.MAX_TREE_BYTES, "bytes of logprobs")
-        for choice in choices:
+        logprobs = False
+        for choice in chunk.get("choices") or ():
             index = choice.get("index") or 0
             builder = self._choices.get(index)
             if builder is None:
@@ -178,8 +175,12 @@ class Assembler:
                 builder = _ChoiceBuilder(index, splitter, self._stop_on_repetition, self.events.append)
                 self._choices[index] = builder
             if builder.finish_reason is None:
+                logprobs = logprobs or bool(choice.get("logprobs"))
                 self.tokens += builder.add(choice)
                 self._finished += builder.finish_reason is not None
+        if logprobs:
+            self._logprobs_bytes += memory_for(text)
+            _check(self._logprobs_bytes, defaults.MAX_TREE_BYTES, "bytes of logprobs")
         self.started = self.started or self.tokens > 0
 
     def _begin(self, chunk: Chunk) -> None:
@@ -260,6 +261,7 @@ class _ChoiceBuilder:
         self._raw_reasoning: list[str] = []
         self._refusal: list[str] = []
         self._tool_calls: dict[int, _ToolCallBuilder] = {}
+        self._tool_call_places: dict[int, int] = {}
         self._logprobs: dict[str, Any] = {}
         self._token_ids: list[int] = []
         self._stop_reason: int | str | None = None
@@ -362,15 +364,24 @@ class _ChoiceBuilder:
             self._emit(ActionReady(action, self._index))
 
     def _add_tool_call(self, part: ToolCallPart, position: int) -> None:
-        index = part.get("index")
-        index = position if index is None else index
         function = part.get("function") or {}
         arguments = function.get("arguments") or ""
+        index = self._tool_call_place(part, position, named=bool(function.get("name")))
         self._count(arguments, 1)
         _check(len(self._tool_calls), defaults.MAX_PARTS, "tool calls")
         call = self._tool_calls.setdefault(index, _ToolCallBuilder())
         call.add(part.get("id"), function.get("name"), arguments)
         self._emit(ToolCallDelta(index, part.get("id"), function.get("name"), arguments, self._index))
+
+    def _tool_call_place(self, part: ToolCallPart, position: int, *, named: bool) -> int:
+        """Some servers give no index, or every call the same one: a name with another id is of another call, too."""
+        index = part.get("index")
+        index = position if index is None else index
+        place = self._tool_call_places.get(index)
+        if place is None or (named and self._tool_calls[place].is_not(part.get("id"))):
+            place = index if index not in self._tool_calls else max(self._tool_calls) + 1
+            self._tool_call_places[index] = place
+        return place
 
     def _count(self, text: str, pieces: int) -> None:
         """Refuse what no model says, by the memory that it takes: a token costs more than its characters."""
@@ -397,6 +408,9 @@ class _ToolCallBuilder:
         self._id = self._id or call_id or ""
         self._name = self._name or name or ""
         self._arguments.append(arguments)
+
+    def is_not(self, call_id: str | None) -> bool:
+        return bool(self._id and call_id and self._id != call_id)
 
     def build(self) -> ToolCall:
         return ToolCall(self._id, self._name, "".join(self._arguments))

@@ -50,6 +50,14 @@ class _Listed:
         return {**schema, **limit, "fail_fast": True}
 
 
+class _IfReadable:
+    """Has pydantic leave out a field that it cannot read: a detail is no reason to lose the answer."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Json]) -> Json:
+        return {"type": "default", "schema": handler(source), "on_error": "omit"}
+
+
+IfReadable = Annotated[Shape, _IfReadable()]
 Items = Annotated[list[Shape], _Listed(_MAX_ITEMS)]
 Numbers = Annotated[list[int], _Listed()]
 
@@ -134,23 +142,23 @@ CLIENT_OPTIONS = frozenset(
 class PromptTokensDetails(TypedDict, total=False):
     """Where the tokens of the prompt came from."""
 
-    cached_tokens: int | None
+    cached_tokens: IfReadable[int | None]
 
 
 class CompletionTokensDetails(TypedDict, total=False):
     """What the tokens of the answer were spent on."""
 
-    reasoning_tokens: int | None
+    reasoning_tokens: IfReadable[int | None]
 
 
 class UsageCounts(TypedDict, total=False):
     """The server's count of tokens."""
 
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    total_tokens: int | None
-    prompt_tokens_details: PromptTokensDetails | None
-    completion_tokens_details: CompletionTokensDetails | None
+    prompt_tokens: IfReadable[int | None]
+    completion_tokens: IfReadable[int | None]
+    total_tokens: IfReadable[int | None]
+    prompt_tokens_details: IfReadable[PromptTokensDetails | None]
+    completion_tokens_details: IfReadable[CompletionTokensDetails | None]
 
 
 class FunctionPart(TypedDict, total=False):
@@ -185,8 +193,8 @@ class ChunkChoice(TypedDict, total=False):
     delta: Delta | None
     message: Delta | None
     finish_reason: str | None
-    stop_reason: int | str | None
-    logprobs: Json | None
+    stop_reason: IfReadable[int | str | None]
+    logprobs: IfReadable[Json | None]
     token_ids: Numbers | None
 
 
@@ -196,13 +204,13 @@ class Chunk(TypedDict, total=False):
     Dictionaries, because a stream has thousands of these: reading one takes a third of the time that instances do.
     """
 
-    object: str | None
-    id: str | None
-    model: str | None
-    created: int | None
-    system_fingerprint: str | None
+    object: IfReadable[str | None]
+    id: IfReadable[str | None]
+    model: IfReadable[str | None]
+    created: IfReadable[int | None]
+    system_fingerprint: IfReadable[str | None]
     choices: Items[ChunkChoice] | None
-    usage: UsageCounts | None
+    usage: IfReadable[UsageCounts | None]
     error: Any
     message: Any
     type: Any

@@ -224,6 +224,38 @@ def test_tool_calls_in_fragments() -> None:
     assert read_plain(json.dumps(body).encode())[0].tool_calls == reply.tool_calls
 
 
+def call(call_id: str | None, name: str | None, arguments: str, index: int | None = None) -> dict[str, Any]:
+    return {"index": index, "id": call_id, "function": {"name": name, "arguments": arguments}}
+
+
+FRAGMENTS = {
+    "no index": [[call("a", "f", "{")], [call(None, None, "}")], [call("b", "g", "{}")]],
+    "no index, in one event": [[call("a", "f", "{}"), call("b", "g", "{}")]],
+    "one index for both": [[call("a", "f", "{", 0)], [call("", None, "}", 0)], [call("b", "g", "{}", 0)]],
+    "the first again, then the second": [
+        [call("a", "f", "{}", 1)],
+        [call("b", "g", "{", 1)],
+        [call("b", None, "}", 1)],
+    ],
+    "a place that is taken": [[call("a", "f", "{}", 0)], [call("b", "g", "{", 0)], [call(None, None, "}", 0)]],
+    "another id for each fragment": [[call("a", "f", "{", 0)], [call("x", None, "}", 0)], [call("b", "g", "{}", 1)]],
+}
+
+
+@pytest.mark.parametrize("fragments", FRAGMENTS.values(), ids=FRAGMENTS)
+def test_tool_calls_are_told_apart(fragments: list[Any]) -> None:
+    deltas = [{"tool_calls": fragment} for fragment in fragments]
+    reply, events = read(stream_of(*deltas, finish="tool_calls"))
+    assert [(made.id, made.name, made.arguments) for made in reply.tool_calls] == [("a", "f", "{}"), ("b", "g", "{}")]
+    assert len({event.index for event in events if isinstance(event, ToolCallDelta)}) == 2
+
+
+def test_a_call_whose_place_is_taken_gets_another() -> None:
+    parts = [call("a", "f", "", 0), call("b", "g", "", 0), call("c", "h", "", 1)]
+    reply, _ = read(stream_of(*({"tool_calls": [part]} for part in parts), finish="tool_calls"))
+    assert [made.name for made in reply.tool_calls] == ["f", "g", "h"]
+
+
 @pytest.mark.parametrize("arguments", ["{", "[1]", "null"])
 def test_arguments_that_are_none(arguments: str) -> None:
     with pytest.raises(InvalidReply, match="arguments of tool call 'f'"):
@@ -368,6 +400,39 @@ ODD = [
 @pytest.mark.parametrize("odd", ODD, ids=str)
 def test_odd_chunks_are_tolerated(odd: bytes) -> None:
     assert read(odd, content("hello", finish=None), odd, content(), odd)[0].text == "hello"
+
+
+DETAILS: dict[str, Any] = {
+    "id": 7,
+    "object": 1,
+    "created": 1.5,
+    "model": 7,
+    "system_fingerprint": 3,
+    "usage": "none",
+}
+
+
+@pytest.mark.parametrize(
+    "details", [*({name: value} for name, value in DETAILS.items()), DETAILS, {"usage": []}, {"model": None}], ids=str
+)
+@pytest.mark.parametrize("of_choice", [{}, {"logprobs": [], "stop_reason": 1.5}], ids=str)
+def test_details_that_cannot_be_read_are_left_out(details: dict[str, Any], of_choice: dict[str, Any]) -> None:
+    good = {"id": "x", "created": 1, "model": "m", "system_fingerprint": "s"}
+    said = {"content": "a"}
+    body = {**good, **details, "choices": [{"message": said, "delta": said, "finish_reason": "stop", **of_choice}]}
+    for padding in ("", "x" * 70_000):
+        data = json.dumps({**body, "padding": padding}).encode()
+        for reply in (read_plain(data)[0], read(b"data: " + data + b"\n\n")[0]):
+            assert (reply.text, reply.first.logprobs, reply.first.stop_reason, reply.usage) == ("a", None, None, None)
+            assert reply.model == ("" if {"id", "model"} & set(details) else "m")
+
+
+def test_a_count_that_is_none_spoils_no_other() -> None:
+    counts = {"prompt_tokens": 7, "completion_tokens": 1.5, "total_tokens": "many", "prompt_tokens_details": 4}
+    body = {"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}], "usage": counts}
+    usage = read_plain(json.dumps(body).encode())[0].usage
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (7, 0, 0)
 
 
 def test_done_before_the_end_is_an_interruption() -> None:

@@ -604,6 +604,9 @@ def _p17() -> Iterator[Fault]:
         "no index": ab.replace(b'"index": 0, ', b"") + finish().replace(b'"index": 0, ', b""),
         "fields nobody knows": ab + event('{"choices":[{"index":0,"delta":{"x":{}},"y":[1]}],"z":null}') + finish(),
         "an empty id and model": event('{"id":"","model":null,"choices":[]}') + ab + finish(),
+        "details of other types": event('{"id":7,"model":7,"created":1.5,"choices":[],"usage":[]}') + ab + finish(),
+        "usage in words at the end": ab + event('{"choices":[{"finish_reason":"stop"}],"usage":"none"}'),
+        "half a token": ab + event('{"choices":[{"finish_reason":"stop"}],"usage":{"total_tokens":1.5}}'),
         "tool calls is null": piece(content="a", tool_calls=None) + delta("b") + finish(),
         "logprobs is null": event('{"choices":[{"index":0,"delta":{"content":"ab"},"logprobs":null}]}') + finish(),
     }
