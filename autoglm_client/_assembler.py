@@ -145,7 +145,7 @@ class Assembler:
     def reply(self, timing: Timing | None = None, attempts: int = 1) -> Reply:
         """All that has arrived, complete or not."""
         return Reply(
-            choices=tuple(self._choices[index].build() for index in sorted(self._choices)),
+            choices=tuple(choice.build() for _, choice in sorted(self._choices.items()) if self._is_asked_for(choice)),
             usage=self._counted(),
             resumed=self._beginning is not None,
             model=self._head.get("model") or "",
@@ -198,7 +198,15 @@ class Assembler:
     @property
     def complete(self) -> bool:
         """Whether every answer that was asked for has a ``finish_reason``."""
-        return self._finished >= self._n and self._finished == len(self._choices)
+        return self._finished >= self._n and (self._finished == len(self._choices) or self._only_first)
+
+    @property
+    def _only_first(self) -> bool:
+        """Whether the one answer that was asked for is there, whatever others there are."""
+        return self._n == 1 and 0 in self._choices and self._choices[0].finish_reason is not None
+
+    def _is_asked_for(self, choice: _ChoiceBuilder) -> bool:
+        return choice.finish_reason is not None or not self.complete
 
 
 def _decode(text: bytes | str) -> Chunk:

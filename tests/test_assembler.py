@@ -330,6 +330,18 @@ def test_an_answer_that_nobody_asked_for_comes_too_late() -> None:
     assert [choice.text for choice in reply.choices] == ["a"]
 
 
+def test_an_answer_that_nobody_asked_for_never_ends() -> None:
+    other = b'data: {"choices":[{"index":1,"delta":{"content":"b"}}]}\n\n'
+    reply, _ = read(other, content("a"))
+    assert reply.complete
+    assert [choice.text for choice in reply.choices] == ["a"]
+    both = {"choices": [{"index": 1, "message": {}}, {"message": {"content": "a"}, "finish_reason": "stop"}]}
+    assert read_plain(json.dumps(both).encode())[0].text == "a"
+    for pieces, n in (([other, content("a")], 2), ([other, content("a", finish=None)], 1)):
+        with pytest.raises(StreamInterrupted):
+            read(*pieces, n=n)
+
+
 HALVES = {
     r"a\ud83d": "a\ufffd",
     r"\ude00b": "\ufffdb",
