@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from . import defaults
 from ._resume import Beginning
@@ -31,10 +31,7 @@ from .events import (
 from .reasoning import Piece, ReasoningSplitter
 from .repetition import RepetitionDetector
 from .reply import Choice, Reply, Timing, ToolCall, Usage
-from .wire import Chunk, ChunkChoice, Delta, ToolCallPart, UsageCounts, reader
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
+from .wire import Chunk, ChunkChoice, Delta, ToolCallPart, UsageCounts, memory_for, reader
 
 __all__ = ["Assembler"]
 
@@ -47,6 +44,10 @@ _PIECE = 32  # bytes
 
 REPETITION = "repetition"
 """The ``finish_reason`` of an answer that this client ended because it repeated itself."""
+
+
+_BROKEN_OFF = {"abort", "error", "network_error"}
+"""What vLLM says of a request that it has aborted, or that failed inside; the last is BigModel's word."""
 
 
 class Assembler:
@@ -76,6 +77,7 @@ class Assembler:
         self._ended = False
         self._beginning: Beginning | None = None
         self._earlier_usage: Usage | None = None
+        self._logprobs_bytes = 0
         self.events: deque[Event] = deque()
         self.started = False
         """Whether anything of the answer has arrived; the role alone is nothing."""
@@ -99,6 +101,7 @@ class Assembler:
                 continue
             if text.startswith("[DONE]"):
                 self._ended = True
+                self.close()  # nothing else will come
             else:
                 self._add(_decode(text), text)
 
@@ -142,7 +145,7 @@ class Assembler:
     def reply(self, timing: Timing | None = None, attempts: int = 1) -> Reply:
         """All that has arrived, complete or not."""
         return Reply(
-            choices=tuple(self._choices[index].build() for index in sorted(self._choices)),
+            choices=tuple(choice.build() for _, choice in sorted(self._choices.items()) if self._is_asked_for(choice)),
             usage=self._counted(),
             resumed=self._beginning is not None,
             model=self._head.get("model") or "",
@@ -160,6 +163,7 @@ class Assembler:
             self._begin(chunk)
         if (usage := chunk.get("usage")) is not None:
             self._usage = usage
+        logprobs = False
         for choice in chunk.get("choices") or ():
             index = choice.get("index") or 0
             builder = self._choices.get(index)
@@ -171,8 +175,12 @@ class Assembler:
                 builder = _ChoiceBuilder(index, splitter, self._stop_on_repetition, self.events.append)
                 self._choices[index] = builder
             if builder.finish_reason is None:
+                logprobs = logprobs or bool(choice.get("logprobs"))
                 self.tokens += builder.add(choice)
                 self._finished += builder.finish_reason is not None
+        if logprobs:
+            self._logprobs_bytes += memory_for(text)
+            _check(self._logprobs_bytes, defaults.MAX_TREE_BYTES, "bytes of logprobs")
         self.started = self.started or self.tokens > 0
 
     def _begin(self, chunk: Chunk) -> None:
@@ -190,7 +198,15 @@ class Assembler:
     @property
     def complete(self) -> bool:
         """Whether every answer that was asked for has a ``finish_reason``."""
-        return self._finished >= self._n and self._finished == len(self._choices)
+        return self._finished >= self._n and (self._finished == len(self._choices) or self._only_first)
+
+    @property
+    def _only_first(self) -> bool:
+        """Whether the one answer that was asked for is there, whatever others there are."""
+        return self._n == 1 and 0 in self._choices and self._choices[0].finish_reason is not None
+
+    def _is_asked_for(self, choice: _ChoiceBuilder) -> bool:
+        return choice.finish_reason is not None or not self.complete
 
 
 def _decode(text: bytes | str) -> Chunk:
@@ -213,7 +229,11 @@ def _decode_mended(text: bytes | str, error: ValueError) -> Chunk:
 
 
 def _problem(error: ValueError) -> str:
-    problem = cast("ValidationError", error).errors(include_url=False, include_input=False)[0]
+    from pydantic import ValidationError  # which has been imported by now
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problem = error.errors(include_url=False, include_input=False)[0]
     return ": ".join(filter(None, [".".join(map(str, problem["loc"])), problem["msg"]]))
 
 
@@ -249,6 +269,7 @@ class _ChoiceBuilder:
         self._raw_reasoning: list[str] = []
         self._refusal: list[str] = []
         self._tool_calls: dict[int, _ToolCallBuilder] = {}
+        self._tool_call_places: dict[int, int] = {}
         self._logprobs: dict[str, Any] = {}
         self._token_ids: list[int] = []
         self._stop_reason: int | str | None = None
@@ -274,6 +295,8 @@ class _ChoiceBuilder:
         if self._repeats and self._stop_on_repetition:
             self._finish(REPETITION)
         elif reason := choice.get("finish_reason"):
+            if reason in _BROKEN_OFF:
+                raise StreamInterrupted(f"the server broke the answer off (finish_reason {reason!r})")
             self._finish(reason)
         return bool(reasoning or content or delta.get("tool_calls") or self.finish_reason)
 
@@ -349,15 +372,24 @@ class _ChoiceBuilder:
             self._emit(ActionReady(action, self._index))
 
     def _add_tool_call(self, part: ToolCallPart, position: int) -> None:
-        index = part.get("index")
-        index = position if index is None else index
         function = part.get("function") or {}
         arguments = function.get("arguments") or ""
+        index = self._tool_call_place(part, position, named=bool(function.get("name")))
         self._count(arguments, 1)
         _check(len(self._tool_calls), defaults.MAX_PARTS, "tool calls")
         call = self._tool_calls.setdefault(index, _ToolCallBuilder())
         call.add(part.get("id"), function.get("name"), arguments)
         self._emit(ToolCallDelta(index, part.get("id"), function.get("name"), arguments, self._index))
+
+    def _tool_call_place(self, part: ToolCallPart, position: int, *, named: bool) -> int:
+        """Some servers give no index, or every call the same one: a name with another id is of another call, too."""
+        index = part.get("index")
+        index = position if index is None else index
+        place = self._tool_call_places.get(index)
+        if place is None or (named and self._tool_calls[place].is_not(part.get("id"))):
+            place = index if index not in self._tool_calls else max(self._tool_calls) + 1
+            self._tool_call_places[index] = place
+        return place
 
     def _count(self, text: str, pieces: int) -> None:
         """Refuse what no model says, by the memory that it takes: a token costs more than its characters."""
@@ -384,6 +416,9 @@ class _ToolCallBuilder:
         self._id = self._id or call_id or ""
         self._name = self._name or name or ""
         self._arguments.append(arguments)
+
+    def is_not(self, call_id: str | None) -> bool:
+        return bool(self._id and call_id and self._id != call_id)
 
     def build(self) -> ToolCall:
         return ToolCall(self._id, self._name, "".join(self._arguments))

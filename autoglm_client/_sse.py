@@ -86,6 +86,8 @@ class SSEDecoder:
             block = block.removeprefix(_BOM)
         if b"\n" not in block and block.startswith(b"data: "):
             return self._text(memoryview(block)[6:])
+        if block.count(b"\n") > defaults.MAX_EVENT_LINES:
+            raise EventTooLarge(f"one event of the stream has more than {defaults.MAX_EVENT_LINES} lines")
         return self._read_fields(block)
 
     def _text(self, data: bytes | memoryview) -> str:

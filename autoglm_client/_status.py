@@ -30,6 +30,7 @@ from .errors import (
 __all__ = ["Refusal", "read_refusal", "status_error"]
 
 _ERROR_STATUS = re.compile("[45][0-9]{2}")
+_HALF = re.compile("[\ud800-\udfff]")  # of a character: JSON can hold it, but nobody can print it
 _MAX_WORDS = 500  # characters of the server's own text in a message; the whole is in ``body``
 
 _NO_BALANCE = "1113"
@@ -129,12 +130,12 @@ def status_error(
     if not status:
         status = int(refusal.code) if _ERROR_STATUS.fullmatch(refusal.code) else 500
     kind = _class_of(status, refusal)
-    words = refusal.message[:_MAX_WORDS]
+    words = _HALF.sub("\ufffd", refusal.message[:_MAX_WORDS])
     message = f"{status} {_advice(kind, status)}"
     error = kind(
         f"{message}: {words}" if words else message,
         status=status,
-        body=(text or _words(body))[:MAX_ERROR_BYTES],
+        body=_HALF.sub("\ufffd", (text or _words(body))[:MAX_ERROR_BYTES]),
         request_id=request_id,
         retry_after=retry_after,
     )
@@ -153,7 +154,7 @@ def _class_of(status: int, refusal: Refusal) -> type[StatusError]:
         return _BIGMODEL_CODES[refusal.code]
     words = refusal.message.lower()
     if status >= 500:
-        died = "enginecore" in words or "enginedead" in words.replace(" ", "")
+        died = "enginecore" in words or "enginedead" in (refusal.type.lower() + words).replace(" ", "")
         return ServerDied if died and not refusal.of_a_replica else ServerFailed
     if status in _CLASSES:
         return _CLASSES[status]

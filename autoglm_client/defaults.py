@@ -34,10 +34,14 @@ MIN_ATTEMPT_SECONDS: Final = 0.05
 ENGINE_POLL_SECONDS: Final = 0.5
 MAX_RETRY_AFTER_SECONDS: Final = 60.0
 MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
+MAX_EVENT_LINES: Final = 10_000
 MAX_BODY_BYTES: Final = 32 * 1024 * 1024
 """As they are after inflating, too."""
 MAX_TEXT_BYTES: Final = 8 * 1024 * 1024
 """Of memory, for what a model says in one answer: three times what the tokens of the whole context take."""
+MAX_TREE_BYTES: Final = 50_000_000
+"""As ``wire.memory_for`` has it, for the parts of an answer: logprobs of 3,000 tokens with 20 alternatives fit in.
+Those take 20 MB; bare lists and objects take 35 at most."""
 MAX_PARTS: Final = 1000
 """Choices that nobody asked for, tool calls of one answer."""
 MAX_ERROR_BYTES: Final = 64 * 1024

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from typing_extensions import TypedDict  # pydantic brings it, and reads typing's own from Python 3.12 on only
 
+from . import defaults
 from .timeouts import Timeouts
 
 __all__ = [
@@ -23,12 +24,42 @@ __all__ = [
     "Tokens",
     "ToolCallDict",
     "UsageCounts",
+    "memory_for",
     "reader",
 ]
 
 Json = dict[str, Any]
 Resume = Literal["auto", "always", "never"]
 Shape = TypeVar("Shape")
+
+_LARGE = 64 * 1024
+_MAX_ITEMS = 16384  # as many answers as vLLM gives at most
+_MEMORY = {",": 40, "[": 80, "{": 100, ":": 45, '"': 18}
+"""Bytes that decoded JSON takes for each of these, measured with CPython 3.11 and pydantic 2.14."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """Has pydantic leave a list at the first item that is wrong: it would make an error of a kilobyte for each."""
+
+    most: int | None = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Json]) -> Json:
+        schema = handler(source)
+        limit = {} if self.most is None else {"max_length": self.most}
+        return {**schema, **limit, "fail_fast": True}
+
+
+class _IfReadable:
+    """Has pydantic leave out a field that it cannot read: a detail is no reason to lose the answer."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Json]) -> Json:
+        return {"type": "default", "schema": handler(source), "on_error": "omit"}
+
+
+IfReadable = Annotated[Shape, _IfReadable()]
+Items = Annotated[list[Shape], _Listed(_MAX_ITEMS)]
+Numbers = Annotated[list[int], _Listed()]
 
 
 class ChatOptions(TypedDict, total=False):
@@ -111,23 +142,23 @@ CLIENT_OPTIONS = frozenset(
 class PromptTokensDetails(TypedDict, total=False):
     """Where the tokens of the prompt came from."""
 
-    cached_tokens: int | None
+    cached_tokens: IfReadable[int | None]
 
 
 class CompletionTokensDetails(TypedDict, total=False):
     """What the tokens of the answer were spent on."""
 
-    reasoning_tokens: int | None
+    reasoning_tokens: IfReadable[int | None]
 
 
 class UsageCounts(TypedDict, total=False):
     """The server's count of tokens."""
 
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    total_tokens: int | None
-    prompt_tokens_details: PromptTokensDetails | None
-    completion_tokens_details: CompletionTokensDetails | None
+    prompt_tokens: IfReadable[int | None]
+    completion_tokens: IfReadable[int | None]
+    total_tokens: IfReadable[int | None]
+    prompt_tokens_details: IfReadable[PromptTokensDetails | None]
+    completion_tokens_details: IfReadable[CompletionTokensDetails | None]
 
 
 class FunctionPart(TypedDict, total=False):
@@ -151,7 +182,7 @@ class Delta(TypedDict, total=False):
     content: str | None
     reasoning: str | None
     reasoning_content: str | None
-    tool_calls: list[ToolCallPart] | None
+    tool_calls: Items[ToolCallPart] | None
     refusal: str | None
 
 
@@ -162,9 +193,9 @@ class ChunkChoice(TypedDict, total=False):
     delta: Delta | None
     message: Delta | None
     finish_reason: str | None
-    stop_reason: int | str | None
-    logprobs: Json | None
-    token_ids: list[int] | None
+    stop_reason: IfReadable[int | str | None]
+    logprobs: IfReadable[Json | None]
+    token_ids: Numbers | None
 
 
 class Chunk(TypedDict, total=False):
@@ -173,13 +204,13 @@ class Chunk(TypedDict, total=False):
     Dictionaries, because a stream has thousands of these: reading one takes a third of the time that instances do.
     """
 
-    object: str | None
-    id: str | None
-    model: str | None
-    created: int | None
-    system_fingerprint: str | None
-    choices: list[ChunkChoice] | None
-    usage: UsageCounts | None
+    object: IfReadable[str | None]
+    id: IfReadable[str | None]
+    model: IfReadable[str | None]
+    created: IfReadable[int | None]
+    system_fingerprint: IfReadable[str | None]
+    choices: Items[ChunkChoice] | None
+    usage: IfReadable[UsageCounts | None]
     error: Any
     message: Any
     type: Any
@@ -189,7 +220,7 @@ class Chunk(TypedDict, total=False):
 class ModelList(TypedDict):
     """The answer of ``/models``."""
 
-    data: list[ModelCard]
+    data: Items[ModelCard]
 
 
 class ToolCallDict(TypedDict):
@@ -228,8 +259,8 @@ class Tokens:
 
     count: int
     max_model_len: int | None = None
-    tokens: list[int] = field(default_factory=list)
-    token_strs: list[str] | None = None
+    tokens: Numbers = field(default_factory=list)
+    token_strs: Annotated[list[str], _Listed()] | None = None
 
 
 @cache
@@ -240,6 +271,25 @@ def reader(shape: type[Shape]) -> Callable[[str | bytes], Shape]:
     call, because that takes longer than importing all of this package.
     """
     from pydantic import TypeAdapter
+    from pydantic_core import from_json
 
-    read: Callable[[str | bytes], Shape] = TypeAdapter(shape).validator.validate_json
+    validator = TypeAdapter(shape).validator
+
+    def read(text: str | bytes) -> Shape:
+        value: Shape
+        if len(text) <= _LARGE:
+            value = validator.validate_json(text)
+        elif memory_for(text) <= defaults.MAX_TREE_BYTES:
+            value = validator.validate_python(from_json(text))  # validate_json builds a larger tree of its own first
+        else:
+            raise ValueError("it has too many parts")
+        return value
+
     return read
+
+
+def memory_for(text: str | bytes) -> int:
+    """About as many bytes as the parts of this JSON take when it is decoded; long strings take theirs besides."""
+    if isinstance(text, str):
+        return sum(text.count(mark) * cost for mark, cost in _MEMORY.items())
+    return sum(text.count(mark.encode()) * cost for mark, cost in _MEMORY.items())

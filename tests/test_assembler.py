@@ -32,6 +32,7 @@ from autoglm_client import (
 )
 from autoglm_client._assembler import Assembler
 from autoglm_client.events import Event
+from autoglm_client.wire import Tokens, reader
 
 from .wire_samples import COMPLETIONS, STREAMS, body_of
 
@@ -142,6 +143,36 @@ def test_logprobs_are_kept() -> None:
     assert read(body_of("plain.logprobs.stream"))[0].logprobs == plain.logprobs
 
 
+def test_the_logprobs_of_a_long_answer_with_all_alternatives_are_kept() -> None:
+    said = {"token": " the", "logprob": -3.528532761265524e-05, "bytes": [32, 116, 104, 101]}
+    entry = {**said, "top_logprobs": [said] * 20}
+    whole = {
+        "choices": [{"message": {"content": "x"}, "finish_reason": "stop", "logprobs": {"content": [entry] * 3000}}]
+    }
+    assert read_plain(json.dumps(whole).encode())[0].logprobs == {"content": [entry] * 3000}
+    chunk = {"choices": [{"delta": {"content": "x"}, "logprobs": {"content": [entry]}}]}
+    event = b"data: " + json.dumps(chunk).encode() + b"\n\n"
+    assert read(*[event] * 3000, content())[0].logprobs == {"content": [entry] * 3000}
+
+
+def test_the_tokens_of_the_longest_prompt_are_read() -> None:
+    tokens, words = list(range(10**5, 10**5 + 131_072)), [f'",{number}' for number in range(131_072)]
+    read_tokens = reader(Tokens)(json.dumps({"count": 131_072, "tokens": tokens, "token_strs": words}).encode())
+    assert (read_tokens.tokens, read_tokens.token_strs) == (tokens, words)
+
+
+def test_a_large_answer_is_held_to_its_shape_and_size() -> None:
+    for wrong, words in (
+        ({"choices": [{"delta": 5}]}, "choices.0.delta: Input should be"),
+        ({"choices": [{}], "x": [[]] * 500_000}, "too many parts"),
+    ):
+        body = json.dumps({"x": "x" * 70_000, **wrong})
+        with pytest.raises(InvalidReply, match=words):
+            Assembler().feed(b"data: " + body.encode() + b"\n\n")
+    with pytest.raises(InvalidReply, match="EOF while parsing"):
+        read_plain(b'{"x":"' + b"x" * 70_000)
+
+
 def test_usage_with_its_details() -> None:
     body = {
         "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}],
@@ -191,6 +222,38 @@ def test_tool_calls_in_fragments() -> None:
     calls = [{"id": "a", "function": {"name": "add", "arguments": '{"x": 1}'}}, {"function": {"name": "sub"}}]
     body = {"choices": [{"message": {"tool_calls": calls}, "finish_reason": "tool_calls"}]}
     assert read_plain(json.dumps(body).encode())[0].tool_calls == reply.tool_calls
+
+
+def call(call_id: str | None, name: str | None, arguments: str, index: int | None = None) -> dict[str, Any]:
+    return {"index": index, "id": call_id, "function": {"name": name, "arguments": arguments}}
+
+
+FRAGMENTS = {
+    "no index": [[call("a", "f", "{")], [call(None, None, "}")], [call("b", "g", "{}")]],
+    "no index, in one event": [[call("a", "f", "{}"), call("b", "g", "{}")]],
+    "one index for both": [[call("a", "f", "{", 0)], [call("", None, "}", 0)], [call("b", "g", "{}", 0)]],
+    "the first again, then the second": [
+        [call("a", "f", "{}", 1)],
+        [call("b", "g", "{", 1)],
+        [call("b", None, "}", 1)],
+    ],
+    "a place that is taken": [[call("a", "f", "{}", 0)], [call("b", "g", "{", 0)], [call(None, None, "}", 0)]],
+    "another id for each fragment": [[call("a", "f", "{", 0)], [call("x", None, "}", 0)], [call("b", "g", "{}", 1)]],
+}
+
+
+@pytest.mark.parametrize("fragments", FRAGMENTS.values(), ids=FRAGMENTS)
+def test_tool_calls_are_told_apart(fragments: list[Any]) -> None:
+    deltas = [{"tool_calls": fragment} for fragment in fragments]
+    reply, events = read(stream_of(*deltas, finish="tool_calls"))
+    assert [(made.id, made.name, made.arguments) for made in reply.tool_calls] == [("a", "f", "{}"), ("b", "g", "{}")]
+    assert len({event.index for event in events if isinstance(event, ToolCallDelta)}) == 2
+
+
+def test_a_call_whose_place_is_taken_gets_another() -> None:
+    parts = [call("a", "f", "", 0), call("b", "g", "", 0), call("c", "h", "", 1)]
+    reply, _ = read(stream_of(*({"tool_calls": [part]} for part in parts), finish="tool_calls"))
+    assert [made.name for made in reply.tool_calls] == ["f", "g", "h"]
 
 
 @pytest.mark.parametrize("arguments", ["{", "[1]", "null"])
@@ -267,6 +330,18 @@ def test_an_answer_that_nobody_asked_for_comes_too_late() -> None:
     assert [choice.text for choice in reply.choices] == ["a"]
 
 
+def test_an_answer_that_nobody_asked_for_never_ends() -> None:
+    other = b'data: {"choices":[{"index":1,"delta":{"content":"b"}}]}\n\n'
+    reply, _ = read(other, content("a"))
+    assert reply.complete
+    assert [choice.text for choice in reply.choices] == ["a"]
+    both = {"choices": [{"index": 1, "message": {}}, {"message": {"content": "a"}, "finish_reason": "stop"}]}
+    assert read_plain(json.dumps(both).encode())[0].text == "a"
+    for pieces, n in (([other, content("a")], 2), ([other, content("a", finish=None)], 1)):
+        with pytest.raises(StreamInterrupted):
+            read(*pieces, n=n)
+
+
 HALVES = {
     r"a\ud83d": "a\ufffd",
     r"\ude00b": "\ufffdb",
@@ -337,6 +412,61 @@ ODD = [
 @pytest.mark.parametrize("odd", ODD, ids=str)
 def test_odd_chunks_are_tolerated(odd: bytes) -> None:
     assert read(odd, content("hello", finish=None), odd, content(), odd)[0].text == "hello"
+
+
+DETAILS: dict[str, Any] = {
+    "id": 7,
+    "object": 1,
+    "created": 1.5,
+    "model": 7,
+    "system_fingerprint": 3,
+    "usage": "none",
+}
+
+
+@pytest.mark.parametrize(
+    "details", [*({name: value} for name, value in DETAILS.items()), DETAILS, {"usage": []}, {"model": None}], ids=str
+)
+@pytest.mark.parametrize("of_choice", [{}, {"logprobs": [], "stop_reason": 1.5}], ids=str)
+def test_details_that_cannot_be_read_are_left_out(details: dict[str, Any], of_choice: dict[str, Any]) -> None:
+    good = {"id": "x", "created": 1, "model": "m", "system_fingerprint": "s"}
+    said = {"content": "a"}
+    body = {**good, **details, "choices": [{"message": said, "delta": said, "finish_reason": "stop", **of_choice}]}
+    for padding in ("", "x" * 70_000):
+        data = json.dumps({**body, "padding": padding}).encode()
+        for reply in (read_plain(data)[0], read(b"data: " + data + b"\n\n")[0]):
+            assert (reply.text, reply.first.logprobs, reply.first.stop_reason, reply.usage) == ("a", None, None, None)
+            assert reply.model == ("" if {"id", "model"} & set(details) else "m")
+
+
+def test_a_count_that_is_none_spoils_no_other() -> None:
+    counts = {"prompt_tokens": 7, "completion_tokens": 1.5, "total_tokens": "many", "prompt_tokens_details": 4}
+    body = {"choices": [{"message": {"content": "a"}, "finish_reason": "stop"}], "usage": counts}
+    usage = read_plain(json.dumps(body).encode())[0].usage
+    assert usage is not None
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (7, 0, 0)
+
+
+def test_done_before_the_end_is_an_interruption() -> None:
+    assembler = Assembler()
+    with pytest.raises(StreamInterrupted, match="no finish_reason"):
+        assembler.feed(content("a", finish=None) + b"data: [DONE]\n\n")
+    assert assembler.reply().text == "a"
+
+
+@pytest.mark.parametrize("reason", ["abort", "error", "network_error"])
+def test_an_answer_that_the_server_broke_off_is_not_complete(reason: str) -> None:
+    text = '<answer>do(action="Back")</answer>'
+    whole = {"choices": [{"message": {"content": text}, "finish_reason": reason}]}
+    for feed, data in (("feed", content(text, finish=reason)), ("feed_whole", json.dumps(whole).encode())):
+        assembler = Assembler()
+        with pytest.raises(StreamInterrupted, match=reason):
+            getattr(assembler, feed)(data)
+        assert (assembler.reply().text, assembler.reply().action, assembler.complete) == (
+            'do(action="Back")',
+            None,
+            False,
+        )
 
 
 def test_what_follows_the_end() -> None:

@@ -128,6 +128,18 @@ def test_an_error_inside_a_stream_brings_its_own_status(code: object, status: in
     assert status_error(0, {"error": {"message": "m", "code": code}}).status == status
 
 
+def test_half_a_character_in_an_error_can_be_printed() -> None:
+    for body in ({"error": {"message": "a\ud83d"}}, {"error": "a\udc00"}, ["a\ud83d"]):
+        error = status_error(400, json.loads(json.dumps(body)))
+        assert "a\ufffd" in str(error)
+        assert (str(error) + error.body).encode()
+
+
+def test_a_dead_engine_by_its_type_alone() -> None:
+    body = {"error": {"message": "", "type": "EngineDeadError", "code": 500}}
+    assert type(status_error(500, body)) is type(status_error(0, body)) is ServerDied
+
+
 INGRESS = "Message: {} (Request ID: 1), Internal exception: e"
 WRAPPED = {
     "no original": (INGRESS.format("no"), INGRESS.format("no"), False),

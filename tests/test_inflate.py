@@ -23,6 +23,8 @@ COMPRESSED = {
     "x-gzip": ("x-gzip", gzip.compress(TEXT)),
     "two members": ("gzip", gzip.compress(TEXT[:1000]) + gzip.compress(TEXT[1000:])),
     "padded": ("gzip", gzip.compress(TEXT) + b"\0" * 512),
+    "with garbage behind": ("gzip", gzip.compress(TEXT) + b"\0more\x1f\x8b"),
+    "deflate with garbage behind": ("deflate", deflated(TEXT, 15) + b"more"),
     "deflate": ("deflate", deflated(TEXT, 15)),
     "bare deflate": ("deflate", deflated(TEXT, -15)),
     "stored": ("deflate", b"\0\xff\xff\0\0" + TEXT[:65535] + deflated(TEXT[65535:], -15)),
@@ -58,13 +60,24 @@ def test_what_is_cut_is_interrupted(name: str) -> None:
     [
         ("gzip", b"{}"),
         ("gzip", gzip.compress(TEXT)[:-5] + b"12345"),
-        ("gzip", gzip.compress(TEXT) + b"more"),
+        ("gzip", gzip.compress(TEXT) + b"\x1f\x8bmore"),
         ("deflate", b"\xff\xff"),
     ],
 )
 def test_what_is_broken_is_no_reply(encoding: str, data: bytes) -> None:
     with pytest.raises(InvalidReply, match="is broken"):
         inflated(encoding, data)
+
+
+def test_what_stands_before_an_error_in_the_same_piece_comes() -> None:
+    broken = gzip.compress(TEXT)[:-8] + bytes(8)
+    for size in (len(broken), 1000):
+        inflater, found = Inflater("gzip"), b""
+        with pytest.raises(InvalidReply, match="is broken"):
+            for start in range(0, len(broken), size):
+                for piece in inflater.feed(broken[start : start + size]):
+                    found += piece
+        assert found == TEXT
 
 
 def test_a_small_piece_never_becomes_a_large_one() -> None:

@@ -82,6 +82,15 @@ def test_blank_lines_count_for_no_event_at_every_cut(line_end: bytes) -> None:
         assert [text for piece in (stream[:cut], stream[cut:]) for text in decoder.feed(piece)] == ["012345"] * 2
 
 
+@pytest.mark.parametrize("line", [b"data:\n", b":\n", b"\r\ndata: a"])
+@pytest.mark.parametrize("size", [999, 1_000_000])
+def test_an_event_of_too_many_lines(line: bytes, size: int) -> None:
+    enough, more = b"data: a" + line * 9_999 + b"\n\n", b"data: a" + line * 10_003 + b"\n\n"
+    assert len(decode(*(enough[start : start + size] for start in range(0, len(enough), size)))) == 1
+    with pytest.raises(EventTooLarge, match="more than 10000 lines"):
+        decode(*(more[start : start + size] for start in range(0, len(more), size)))
+
+
 def test_a_comment_may_be_any_bytes() -> None:
     assert list(SSEDecoder().feed(b": \xe5\xa5\n\n: \xff\ndata: 1\n\n")) == ["1"]
 
@@ -107,7 +116,9 @@ def seconds_for(stream: bytes, size: int) -> float:
 
 
 @pytest.mark.parametrize("line_bytes", [1, 64, 10_000_000], ids=["tiny lines", "short lines", "one line"])
-def test_a_large_event_costs_linear_time(line_bytes: int) -> None:
+def test_a_large_event_costs_linear_time(line_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autoglm_client.defaults.MAX_EVENT_LINES", 10**6)
+
     def event(total: int) -> bytes:
         line = b"data: " + b"x" * min(line_bytes, total) + b"\n"
         return line * (total // len(line) or 1) + b"\n"

@@ -284,6 +284,7 @@ def _p1() -> Iterator[Fault]:
             "chunked, with its terminator": [CHUNKED, *[chunk(data) for data in ab], LAST],
             "chunked, without it": [CHUNKED, *[chunk(data) for data in ab]],
             "done but no finish": [HEAD, *ab, DONE],
+            "done but no finish, then open": [HEAD, *ab, DONE, STALL],
             "usage but no finish": [HEAD, *ab, event('{"choices":[],"usage":{"completion_tokens":2}}'), DONE],
             "reset": [HEAD, *ab, 0.2, reset],
             "reset inside an event": [HEAD, *ab, b'data: {"choices":[{"ind', 0.2, reset],
@@ -291,6 +292,7 @@ def _p1() -> Iterator[Fault]:
             "finish cut": [HEAD, *ab, finish()[:-12]],
             "an error, then done": [HEAD, *ab, ERROR, DONE],
             "a dead engine, then done": [HEAD, *ab, event(DEAD), DONE],
+            "an end that is an abortion": [HEAD, *ab, finish("abort"), DONE],
             "a recorded stream cut": [HEAD, body_of("parser.tap_image.stream")[:2500]],
             "a killed replica": [HEAD, body_of("killed.stream", RAY_SAMPLES)],
             "nothing at all": [HEAD],
@@ -305,6 +307,7 @@ def _p1() -> Iterator[Fault]:
             "half a body": [JSON_HEAD, body[:40]],
             "less than its length": [plain(body)[:-9]],
             "no finish reason": [whole(completion(reason=None))],
+            "broken off by the server": [whole(completion(reason="network_error"))],
         },
         way="plain",
     )
@@ -601,6 +604,9 @@ def _p17() -> Iterator[Fault]:
         "no index": ab.replace(b'"index": 0, ', b"") + finish().replace(b'"index": 0, ', b""),
         "fields nobody knows": ab + event('{"choices":[{"index":0,"delta":{"x":{}},"y":[1]}],"z":null}') + finish(),
         "an empty id and model": event('{"id":"","model":null,"choices":[]}') + ab + finish(),
+        "details of other types": event('{"id":7,"model":7,"created":1.5,"choices":[],"usage":[]}') + ab + finish(),
+        "usage in words at the end": ab + event('{"choices":[{"finish_reason":"stop"}],"usage":"none"}'),
+        "half a token": ab + event('{"choices":[{"finish_reason":"stop"}],"usage":{"total_tokens":1.5}}'),
         "tool calls is null": piece(content="a", tool_calls=None) + delta("b") + finish(),
         "logprobs is null": event('{"choices":[{"index":0,"delta":{"content":"ab"},"logprobs":null}]}') + finish(),
     }

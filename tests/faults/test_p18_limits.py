@@ -60,7 +60,49 @@ TOKENS = event('{"choices":[{"token_ids":[' + "1," * 1000 + "1]}]}")
 TEXT, DEEP = b'{"choices":"', b"[" * 300_000
 INVALID, LARGE, REFUSAL = "invalid_reply", "event_too_large", "bad_request"
 
+
+def many(begin: bytes, part: bytes, end: bytes, *, megabytes: float = 8) -> bytes:
+    """JSON of very many parts."""
+    return begin + b",".join([part] * int(megabytes * 1e6 / (len(part) + 1))) + end
+
+
+def packed(body: bytes, status: str = "200 OK") -> Sequence[Step]:
+    return [head(GZIP, status=status), gzip.compress(body, 1)]
+
+
+CALLS = b'{"choices":[{"finish_reason":"stop","message":{"content":"a","tool_calls":['
+MANY: dict[str, tuple[str, Sequence[Step], str]] = {
+    "many choices": ("chat", packed(many(b'{"choices":[', b"{}", b"]}")), INVALID),
+    "many choices that are none": ("chat", packed(many(b'{"choices":[', b"0", b"]}")), INVALID),
+    "a few choices that are none": ("chat", packed(many(b'{"choices":[', b"0", b"]}", megabytes=0.06)), INVALID),
+    "many choices in an event": ("stream", [stream(), b"data: ", many(b'{"choices":[', b"0", b"]}\n\n")], INVALID),
+    "choices with a delta": ("chat", packed(many(b'{"choices":[', b'{"delta":{}}', b"]}", megabytes=1.2)), INVALID),
+    "many calls": ("chat", packed(many(CALLS, b"{}", b"]}}]}")), INVALID),
+    "many calls of one index": ("chat", packed(many(CALLS, b'{"index":0}', b"]}}]}", megabytes=1.5)), INVALID),
+    "many errors": ("chat", packed(many(b'{"error":[', b"[]", b"]}")), INVALID),
+    "fewer errors": ("chat", packed(many(b'{"code":400,"error":[', b"[]", b"]}", megabytes=1.1)), REFUSAL),
+    "many refusals": ("chat", packed(many(b'{"error":[', b"[]", b"]}"), REFUSED), REFUSAL),
+    "many parts nobody knows": ("chat", packed(many(b'{"x":[', b"[]", b"]}")), INVALID),
+    "fewer parts nobody knows": ("chat", packed(many(b'{"x":[', b"[]", b"]}", megabytes=1.1)), INVALID),
+    "many names nobody knows": (
+        "chat",
+        packed(b'{"x":{' + b",".join(b'"%d":0' % number for number in range(300_000)) + b"}}"),
+        INVALID,
+    ),
+    "many models": ("models", packed(many(b'{"data":[', b"0", b"]}")), INVALID),
+    "many models with a name": ("models", packed(many(b'{"data":[', b'{"id":""}', b"]}", megabytes=1.3)), INVALID),
+    "many tokens": ("tokenize", packed(many(b'{"count":1,"tokens":[', b'"a"', b"]}")), INVALID),
+    "fewer tokens": ("tokenize", packed(many(b'{"count":1,"tokens":[', b'"a"', b"]}", megabytes=1.5)), INVALID),
+    "many lines of an event": ("stream", [stream(), b"data:\n" * 1_300_000 + b"\n", finish()], LARGE),
+    "many lines of CRLF": ("stream", [stream(), b"data:\r\n" * 1_000_000 + b"\r\n", finish()], LARGE),
+    "endless alternatives": (
+        "stream",
+        [stream(), endless(event('{"choices":[{"logprobs":{"content":[' + "[]," * 1000 + "[]]}}]}"))],
+        INVALID,
+    ),
+}
 CASES: dict[str, tuple[str, Sequence[Step], str]] = {
+    **MANY,
     "a bomb in an event": ("stream", [stream(GZIP), bomb(b"data: ", b"a")], LARGE),
     "a bomb of events": ("stream", [stream(GZIP), bomb(b"", delta("some words "))], INVALID),
     "a bomb of blank lines": ("stream", [stream(GZIP), bomb(b"", b"\n")], INVALID),
