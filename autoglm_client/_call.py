@@ -150,9 +150,21 @@ class Call:
 
     def end(self) -> None:
         """The body has ended; raises when the answer has not."""
-        if self._whole is not None:
-            self.assembler.feed_whole(self._whole.getvalue())  # which is no copy
+        whole, self._whole = self._whole, None
+        if whole is not None:
+            self.assembler.feed_whole(whole.getvalue())  # which is no copy
         self.assembler.close()
+
+    def is_complete(self) -> bool:
+        """Whether the answer is all there, though its body ended with an error: then that is about the framing alone."""
+        whole, self._whole = self._whole, None
+        if whole is not None and not self.resumed:
+            assembler = self.new_assembler()  # another, since a part of an answer in one piece is no answer
+            with suppress(AutoGLMError):
+                assembler.feed_whole(whole.getvalue())
+            if assembler.complete:
+                self.assembler = assembler
+        return self.assembler.complete
 
     def _heard(self) -> None:
         if self.first_token is None:

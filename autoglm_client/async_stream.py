@@ -192,7 +192,7 @@ class AsyncReplyStream:
                     more = False
         except AutoGLMError as error:
             more = False
-            if not call.assembler.complete:  # once complete, nothing that follows can spoil the answer
+            if not call.is_complete():  # once complete, nothing that follows can spoil the answer
                 error.retryable = error.retryable and not self._left
                 self._configuration.budget.hear(error)
                 self._failure = _without_frames(error)

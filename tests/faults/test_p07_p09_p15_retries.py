@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import threading
 import time
@@ -22,6 +23,7 @@ from autoglm_client import (
     RequestTimedOut,
     ServerDied,
     ServerFailed,
+    StreamInterrupted,
     Timeouts,
 )
 from autoglm_client._retry import Budget, Policy, budget_of
@@ -349,3 +351,39 @@ def test_p02_half_a_second_after_the_end_and_no_more(make_client: ClientFactory,
             assert stream.finish().text == "a"
         assert time.monotonic() - started < 2
         assert server.hung_up.wait(SOON)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+LONG = plain(BODY).replace(f"Length: {len(BODY)}".encode(), f"Length: {len(BODY) + 9}".encode())
+BADLY_ENDED: dict[str, list[Step]] = {
+    "no last chunk": [CHUNKED + f"{len(BODY):x}\r\n".encode() + BODY + b"\r\n"],
+    "a chunk that is none": [CHUNKED + f"{len(BODY):x}\r\n".encode() + BODY + b"\r\nnonsense\r\n"],
+    "closed too early": [LONG],
+    "reset": [LONG, 0.1, reset],
+    "left open": [LONG, 20.0],
+    "compressed, without the checksum": [plain(gzip.compress(BODY)[:-4], "200 OK", "Content-Encoding: gzip")],
+}
+
+
+@pytest.mark.parametrize("script", BADLY_ENDED.values(), ids=BADLY_ENDED)
+def test_p02_a_whole_answer_is_an_answer_however_its_body_ends(make_client: ClientFactory, script: list[Step]) -> None:
+    with raw_server(script) as server:
+        reply = make_client(server.url, timeout=1.5 if 20.0 in script else 10.0).chat("x")
+        assert (reply.text, reply.finish_reason, reply.attempts) == ("hello", "stop", 1)
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("body", [BODY[:-1], b'{"choices":[{"index":0,"message":{"content":"hello"}}]}', b"", b"{}"])
+def test_p01_what_is_no_whole_answer_stays_the_error_that_it_was(make_client: ClientFactory, body: bytes) -> None:
+    long = plain(body).replace(f"Length: {len(body)}".encode(), f"Length: {len(body) + 9}".encode())
+    with raw_server([long]) as server, pytest.raises(ConnectionFailed) as caught:
+        make_client(server.url).chat("x")
+    assert (caught.value.attempts, caught.value.partial) == (3, None)
+
+
+def test_p02_the_rest_of_an_answer_is_not_the_answer(make_client: ClientFactory) -> None:
+    with raw_server([HEAD, delta("so far"), 0.1, reset], [LONG]) as server, pytest.raises(StreamInterrupted) as caught:
+        with make_client(server.url).stream("x", resume="always") as stream:
+            stream.finish()
+    assert caught.value.partial is not None
+    assert caught.value.partial.text == "so far"
