@@ -156,7 +156,7 @@ class Call:
         self.assembler.close()
 
     def is_complete(self) -> bool:
-        """Whether the answer is all there, though its body ended with an error: then that is about the framing alone."""
+        """Whether the answer is all there, though its body ended with an error: then only the framing is wrong."""
         whole, self._whole = self._whole, None
         if whole is not None and not self.resumed:
             assembler = self.new_assembler()  # another, since a part of an answer in one piece is no answer

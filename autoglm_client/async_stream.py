@@ -145,6 +145,7 @@ class AsyncReplyStream:
     async def _go_on(self, cut: AutoGLMError) -> None:
         """Ask for the rest of an answer that was cut; raises what cut it where there is none to be had."""
         budget = self._configuration.budget
+        budget.hear(cut)  # not when it came: with the first event in one piece, that would be a success after it
         if not (budget.allows_retries and self._call.go_on(cut)):
             self._fail()
         budget.failed()
@@ -155,6 +156,7 @@ class AsyncReplyStream:
             await self._answer.close()
             if not isinstance(error, AutoGLMError) or isinstance(error, Cancelled | DeadlineExceeded):
                 raise
+            budget.hear(error)
             cut.add_note(f"the answer was not resumed: {error}")
             cut.__cause__ = error.with_traceback(None)
             self._failure = self._call.described(cut)
@@ -194,7 +196,6 @@ class AsyncReplyStream:
             more = False
             if not call.is_complete():  # once complete, nothing that follows can spoil the answer
                 error.retryable = error.retryable and not self._left
-                self._configuration.budget.hear(error)
                 self._failure = _without_frames(error)
         if not more:
             await answer.close()
@@ -318,9 +319,10 @@ async def _pause(
     A function, since tenacity's driver is a circle: it must not hold the stream.
     """
     await async_pause(clock, seconds)
+    patience = configuration.clock(defaults.TOTAL_SECONDS)  # of a call without an end
     while policy.awaits_engine and not await async_is_well(configuration, pool, clock.short()):
         await async_pause(clock, defaults.ENGINE_POLL_SECONDS)
-        if not clock.begin():
+        if not clock.begin() or (clock.deadline is None and patience.is_over()):
             raise policy.error if policy.error and not clock.cancelled else clock.error()
 
 

@@ -128,8 +128,8 @@ def test_p08_nonsense_is_ignored(make_client: ClientFactory, value: str) -> None
         assert time.monotonic() - started < SOON
 
 
-@pytest.mark.parametrize(("value", "timeout"), [("61", 600.0), ("5", 3.0)])
-def test_p08_a_wait_that_is_too_long_fails_at_once(make_client: ClientFactory, value: str, timeout: float) -> None:
+@pytest.mark.parametrize(("value", "timeout"), [("61", 600.0), ("5", 3.0), ("1000000000", 600.0), ("9" * 19, None)])
+def test_p08_a_wait_that_is_too_long_fails_at_once(make_client: ClientFactory, value: str, timeout: Any) -> None:
     with raw_server([plain(b"", "429 Too Many", f"Retry-After: {value}")]) as server:
         started = time.monotonic()
         with pytest.raises(RateLimited) as caught:
@@ -315,6 +315,41 @@ def test_p09_a_server_that_is_gone_after_its_engine_died(make_client: ClientFact
         assert b"/health" in server.requests[2]
 
 
+@pytest.mark.parametrize("resume", ["never", "always"])
+def test_p09_a_death_is_remembered_that_came_with_the_first_event(make_client: ClientFactory, resume: str) -> None:
+    died = HEAD + delta("a") + DEAD_IN_A_STREAM.partition(b"\r\n\r\n")[2]
+    with raw_server([died], [BUSY], [WELL], [ANSWER]) as server:
+        glm = make_client(server.url, resume=resume)
+        with pytest.raises(ServerDied):
+            glm.chat("x")
+        assert budget_of(server.url).engine_died
+        assert glm.chat("x").attempts == 2
+
+
+def test_p09_a_death_is_remembered_that_the_rest_of_an_answer_told(make_client: ClientFactory) -> None:
+    with raw_server([HEAD, delta("a"), 0.1, reset], [DEAD]) as server:
+        with pytest.raises(StreamInterrupted), make_client(server.url).stream("x", resume="always") as stream:
+            stream.finish()
+        assert budget_of(server.url).engine_died
+
+
+def test_p09_a_dead_engine_is_not_waited_for_without_end(
+    make_client: ClientFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoglm_client.defaults.TOTAL_SECONDS", 1.0)
+    with raw_server([DEAD]) as server:
+        started = time.monotonic()
+        with pytest.raises(ServerDied) as caught:
+            make_client(server.url).chat("x", timeout=None)
+        assert 0.5 < time.monotonic() - started < SOON
+        assert caught.value.attempts == 1
+        longer = make_client(server.url, timeout=2.0)
+        started = time.monotonic()
+        with pytest.raises(ServerDied):
+            longer.chat("x")
+        assert time.monotonic() - started > 1.4  # who gave it more time has it
+
+
 def test_p10_cancel_while_a_dead_engine_is_waited_for(make_client: ClientFactory) -> None:
     for waiting in ([plain(b"", "503 Service Unavailable")], [20.0]):
         with raw_server([DEAD], waiting) as server:
@@ -382,8 +417,8 @@ def test_p01_what_is_no_whole_answer_stays_the_error_that_it_was(make_client: Cl
 
 
 def test_p02_the_rest_of_an_answer_is_not_the_answer(make_client: ClientFactory) -> None:
-    with raw_server([HEAD, delta("so far"), 0.1, reset], [LONG]) as server, pytest.raises(StreamInterrupted) as caught:
-        with make_client(server.url).stream("x", resume="always") as stream:
+    with raw_server([HEAD, delta("so far"), 0.1, reset], [LONG]) as server, make_client(server.url) as glm:
+        with pytest.raises(StreamInterrupted) as caught, glm.stream("x", resume="always") as stream:
             stream.finish()
-    assert caught.value.partial is not None
-    assert caught.value.partial.text == "so far"
+        assert caught.value.partial is not None
+        assert caught.value.partial.text == "so far"
