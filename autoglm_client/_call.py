@@ -25,6 +25,7 @@ from .reply import Reply, Timing
 from .timeouts import CallClock, running_clock
 from .wire import Resume
 
+_LIBRARIES = {"httpx", "httpx2", "h11"}  # h11's own errors come through where a header does not fit the body
 _MAX_WORDS = 200  # characters of the library's own text: h11 repeats a whole line
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ class Call:
         """The answer begins: as a stream or in one piece, which is the server's choice, whatever was asked for."""
         if self.clock.link == "reused":
             raise ConnectionFailed("the server's answer was there before the request")
+        if self.clock.link == "unknown":  # a client of the user's own: pings would feed its timeouts
+            self.clock.expect("first_token")
         self.clock.link = "answered"
         kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
         self._whole = None if kind == "text/event-stream" else BytesIO()
@@ -306,7 +309,7 @@ def translate(error: Exception, call: Call) -> AutoGLMError | None:
         return call.clock.error()  # whatever happened, it happened because somebody pulled the plug
     if isinstance(error, AutoGLMError):
         return error
-    names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.partition(".")[0] in {"httpx", "httpx2"}}
+    names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.partition(".")[0] in _LIBRARIES}
     if not names:
         return None
     if "TimeoutException" in names:

@@ -239,7 +239,8 @@ class Answer:
             call.begin_attempt()
             try:
                 self._follow()
-            except (ImportError, OSError, TypeError, ValueError) as error:  # a proxy, a certificate, a header, a name
+            except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+                # A proxy, a certificate, a header, a name, a client of the user's own from another event loop.
                 if isinstance(error, AutoGLMError):
                     raise
                 raise ConfigurationError(f"the request to {call.url} cannot be made: {error}") from error

@@ -10,6 +10,7 @@ from email.utils import format_datetime
 from time import monotonic
 from typing import Any
 
+import h11
 import httpx
 import httpx2
 import pytest
@@ -307,6 +308,12 @@ def test_foreign_errors(library: Any, name: str, kind: type[Exception], clock: s
     error = translate(getattr(library, name)(""), call)
     assert type(error) is kind
     assert getattr(error, "clock", None) == clock
+
+
+def test_an_error_of_h11_that_comes_through() -> None:
+    call = Call(method="GET", url="http://h", headers=SecretHeaders({}), clock=CallClock(Timeouts()))
+    assert isinstance(translate(h11.LocalProtocolError("Too much data"), call), ConfigurationError)
+    assert isinstance(translate(h11.RemoteProtocolError("closed"), call), ConnectionFailed)
 
 
 def test_errors_that_are_not_ours_to_translate() -> None:

@@ -709,6 +709,20 @@ def test_a_client_of_ones_own_that_times_out() -> None:
                     raise AssertionError("not reached")
 
 
+@pytest.mark.parametrize("library", [httpx2, httpx], ids=lambda library: library.__name__)
+async def test_p06_pings_feed_no_clock_with_a_client_of_ones_own_either(library: Any) -> None:
+    limits = Timeouts(first_token=0.3, between_tokens=9.0, total=9.0)
+    with raw_server([HEAD, *[b": ping\n\n", 0.05] * 400]) as server:
+        with library.Client(trust_env=False) as own, pytest.raises(RequestTimedOut) as caught:
+            AutoGLM(server.url, http_client=own, max_attempts=1).stream("x", timeout=limits).__enter__()
+        assert caught.value.clock == "first_token"
+        async with library.AsyncClient(trust_env=False) as mine:
+            glm = AsyncAutoGLM(server.url, http_client=mine, max_attempts=1)
+            with pytest.raises(RequestTimedOut) as caught:
+                await glm.stream("x", timeout=limits).__aenter__()
+        assert caught.value.clock == "first_token"
+
+
 def test_many_threads_at_once(server: ScriptedServer) -> None:
     replies: dict[int, Any] = {}
     with AutoGLM(server.base_url) as glm:
