@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -27,6 +28,9 @@ from .wire import Resume
 
 _LIBRARIES = {"httpx", "httpx2", "h11"}  # h11's own errors come through where a header does not fit the body
 _MAX_WORDS = 200  # characters of the library's own text: h11 repeats a whole line
+
+_BEGINS_A_STREAM = re.compile(rb"[\r\n]{0,9}(?::|data:|event:)")
+"""A stream that the server calls something else: no JSON begins so."""
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -137,13 +141,16 @@ class Call:
         self.check_size(self._received)
         if self._whole is not None:
             self._whole.write(data)
-        else:
-            tokens = self.assembler.tokens
-            self.assembler.feed(data)
-            if self.assembler.tokens > tokens:
-                self._heard()
+            if _BEGINS_A_STREAM.match(self._whole.getbuffer()) is None:
+                self.clock.check()
                 return
-        self.clock.check()
+            data, self._whole = self._whole.getvalue(), None
+        tokens = self.assembler.tokens
+        self.assembler.feed(data)
+        if self.assembler.tokens > tokens:
+            self._heard()
+        else:
+            self.clock.check()
 
     @staticmethod
     def check_size(size: int) -> None:

@@ -237,5 +237,5 @@ class AutoGLM:
 def _not_of(schema: type[BaseModel], reply: Reply, error: ValueError) -> InvalidReply:
     cut = " (the answer was cut: raise max_tokens)" if reply.finish_reason == "length" else ""
     failure = InvalidReply(f"the answer is not a {schema.__name__}{cut}: {error}")
-    failure.partial = reply
+    failure.partial, failure.attempts = reply, reply.attempts
     return failure
