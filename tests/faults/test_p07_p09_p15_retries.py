@@ -106,6 +106,7 @@ def test_p07_a_late_first_token_is_waited_for_twice_and_no_more(make_client: Cli
     with raw_server([HEAD, 20.0]) as server, make_client(server.url, max_attempts=5) as glm:
         with pytest.raises(RequestTimedOut) as caught, glm.stream("x", timeout=Timeouts(first_token=0.2)):
             raise AssertionError("not reached")
+        server.wait_for(2)
         assert (caught.value.clock, len(server.requests)) == ("first_token", 2)
         assert server.hung_up.wait(SOON)
 
@@ -339,8 +340,12 @@ def test_p09_a_dead_engine_is_not_waited_for_without_end(
     monkeypatch.setattr("autoglm_client.defaults.TOTAL_SECONDS", 1.0)
     with raw_server([DEAD]) as server:
         started = time.monotonic()
+        stream = make_client(server.url).stream("x", timeout=None)
+        alarm = threading.Timer(8, stream.cancel)
+        alarm.start()
         with pytest.raises(ServerDied) as caught:
-            make_client(server.url).chat("x", timeout=None)
+            stream.__enter__()
+        alarm.cancel()
         assert 0.5 < time.monotonic() - started < SOON
         assert caught.value.attempts == 1
         longer = make_client(server.url, timeout=2.0)
