@@ -348,11 +348,11 @@ def test_p09_a_dead_engine_is_not_waited_for_without_end(
         alarm.cancel()
         assert 0.5 < time.monotonic() - started < SOON
         assert caught.value.attempts == 1
-        longer = make_client(server.url, timeout=2.0)
+        longer = make_client(server.url, timeout=4.0)
         started = time.monotonic()
         with pytest.raises(ServerDied):
             longer.chat("x")
-        assert time.monotonic() - started > 1.4  # who gave it more time has it
+        assert time.monotonic() - started > 3  # who gave it more time has it
 
 
 def test_p10_cancel_while_a_dead_engine_is_waited_for(make_client: ClientFactory) -> None:
