@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -25,7 +26,11 @@ from .reply import Reply, Timing
 from .timeouts import CallClock, running_clock
 from .wire import Resume
 
+_LIBRARIES = {"httpx", "httpx2", "h11"}  # h11's own errors come through where a header does not fit the body
 _MAX_WORDS = 200  # characters of the library's own text: h11 repeats a whole line
+
+_BEGINS_A_STREAM = re.compile(rb"[\r\n]{0,9}(?::|data:|event:)")
+"""A stream that the server calls something else: no JSON begins so."""
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -124,6 +129,8 @@ class Call:
         """The answer begins: as a stream or in one piece, which is the server's choice, whatever was asked for."""
         if self.clock.link == "reused":
             raise ConnectionFailed("the server's answer was there before the request")
+        if self.clock.link == "unknown":  # a client of the user's own: pings would feed its timeouts
+            self.clock.expect("first_token")
         self.clock.link = "answered"
         kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
         self._whole = None if kind == "text/event-stream" else BytesIO()
@@ -134,13 +141,16 @@ class Call:
         self.check_size(self._received)
         if self._whole is not None:
             self._whole.write(data)
-        else:
-            tokens = self.assembler.tokens
-            self.assembler.feed(data)
-            if self.assembler.tokens > tokens:
-                self._heard()
+            if _BEGINS_A_STREAM.match(self._whole.getbuffer()) is None:
+                self.clock.check()
                 return
-        self.clock.check()
+            data, self._whole = self._whole.getvalue(), None
+        tokens = self.assembler.tokens
+        self.assembler.feed(data)
+        if self.assembler.tokens > tokens:
+            self._heard()
+        else:
+            self.clock.check()
 
     @staticmethod
     def check_size(size: int) -> None:
@@ -150,9 +160,21 @@ class Call:
 
     def end(self) -> None:
         """The body has ended; raises when the answer has not."""
-        if self._whole is not None:
-            self.assembler.feed_whole(self._whole.getvalue())  # which is no copy
+        whole, self._whole = self._whole, None
+        if whole is not None:
+            self.assembler.feed_whole(whole.getvalue())  # which is no copy
         self.assembler.close()
+
+    def is_complete(self) -> bool:
+        """Whether the answer is all there, though its body ended with an error: then only the framing is wrong."""
+        whole, self._whole = self._whole, None
+        if whole is not None and not self.resumed:
+            assembler = self.new_assembler()  # another, since a part of an answer in one piece is no answer
+            with suppress(AutoGLMError):
+                assembler.feed_whole(whole.getvalue())
+            if assembler.complete:
+                self.assembler = assembler
+        return self.assembler.complete
 
     def _heard(self) -> None:
         if self.first_token is None:
@@ -294,7 +316,7 @@ def translate(error: Exception, call: Call) -> AutoGLMError | None:
         return call.clock.error()  # whatever happened, it happened because somebody pulled the plug
     if isinstance(error, AutoGLMError):
         return error
-    names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.partition(".")[0] in {"httpx", "httpx2"}}
+    names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.partition(".")[0] in _LIBRARIES}
     if not names:
         return None
     if "TimeoutException" in names:

@@ -10,11 +10,31 @@ from typing import TypeVar
 from .errors import ConfigurationError
 from .timeouts import CallClock
 
-__all__ = ["Progress", "async_map", "async_pause", "sync_map", "sync_pause"]
+__all__ = ["Progress", "Together", "async_map", "async_pause", "sync_map", "sync_pause"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Progress = bool | Callable[[int, int], object]
+
+
+class Together:
+    """Calls that are cancelled together; one that begins when they have been is cancelled, too."""
+
+    def __init__(self) -> None:
+        self._clocks: list[CallClock] = []
+        self._over = False
+
+    def add(self, clock: CallClock) -> None:
+        """One more call runs."""
+        self._clocks.append(clock)
+        if self._over:
+            clock.cancel()
+
+    def cancel(self) -> None:
+        """End them all."""
+        self._over = True
+        for clock in list(self._clocks):
+            clock.cancel()
 
 
 def sync_pause(clock: CallClock, seconds: float) -> None:
@@ -64,7 +84,10 @@ async def async_map(
 def sync_map(
     function: Callable[[Item], Result], items: Sequence[Item], concurrency: int, progress: Progress
 ) -> list[Result]:
-    """Apply ``function`` to every item, ``concurrency`` at a time, and keep the order."""
+    """Apply ``function`` to every item, ``concurrency`` at a time, and keep the order.
+
+    What is raised here, by Ctrl-C or by ``progress``, does not wait for what still runs: the caller is to end it.
+    """
     from concurrent.futures import ThreadPoolExecutor, as_completed
 
     executor = ThreadPoolExecutor(_checked(concurrency), thread_name_prefix="autoglm")
@@ -74,8 +97,10 @@ def sync_map(
             for future in as_completed(futures):
                 future.result()
                 report()
-        finally:
-            executor.shutdown(cancel_futures=True)
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+        executor.shutdown()
         return [future.result() for future in futures]
 
 

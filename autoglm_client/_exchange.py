@@ -188,7 +188,7 @@ class Configuration:
             decoded = text
         return status_error(
             head.status_code,
-            decoded if head.status_code >= 400 else redirection(head.headers.get("location")),
+            redirection(head.headers.get("location")) if 300 <= head.status_code < 400 else decoded,
             text=text,
             request_id=head.headers.get("x-request-id"),
             retry_after=read_retry_after(head.headers.get("retry-after")),

@@ -20,6 +20,7 @@ from .timeouts import CallClock
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from http.cookiejar import CookieJar
 
     import httpx
     import httpx2
@@ -169,7 +170,7 @@ def _new_async_client(base_url: str) -> httpx2.AsyncClient:
 
     from ._transport import AsyncTransport
 
-    return httpx2.AsyncClient(transport=AsyncTransport(base_url), timeout=None)
+    return httpx2.AsyncClient(transport=AsyncTransport(base_url), timeout=None, cookies=_no_cookies())
 
 
 def _new_client(base_url: str) -> httpx2.Client:
@@ -177,4 +178,11 @@ def _new_client(base_url: str) -> httpx2.Client:
 
     from ._transport import Transport
 
-    return httpx2.Client(transport=Transport(base_url), timeout=None)
+    return httpx2.Client(transport=Transport(base_url), timeout=None, cookies=_no_cookies())
+
+
+def _no_cookies() -> CookieJar:
+    """A jar that takes none: they would pile up, and be sent with every call."""
+    from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))

@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 __all__ = ["followed", "redirection"]
 
 _KEEPS_METHOD_AND_BODY = {307, 308}
+_MAX_ADDRESS = 8192  # characters, more than servers take
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -19,7 +20,8 @@ def followed(url: str, status: int, location: str | None) -> str | None:
         same = target.username is None and _origin(target) == _origin(urlsplit(url))
     except ValueError:
         return None
-    return target._replace(fragment="").geturl() if same else None
+    address = target._replace(fragment="").geturl()
+    return address if same and address.isprintable() and len(address) <= _MAX_ADDRESS else None
 
 
 def redirection(location: str | None) -> str:

@@ -220,7 +220,7 @@ def read_retry_after(value: str | None) -> float | None:
     """Seconds from a ``Retry-After`` header, a number or a date (RFC 9110, 10.2.3); ``None`` for nonsense."""
     if not value:
         return None
-    if fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value.strip()):
+    if fullmatch(r"[0-9]{1,300}(\.[0-9]{1,300})?", value.strip()):  # with more digits it might be infinite
         return float(value)
     try:
         return max(parsedate_to_datetime(value).timestamp() - time(), 0.0)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from os import getpid
 from typing import Any
@@ -77,12 +78,16 @@ class _AsyncStream(httpcore2.AsyncNetworkStream):
         self._stream = stream
         self._pid = getpid()
         self._link: Link = "fresh"
+        self._overheard = b""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if getpid() != self._pid:  # not the function: this runs for every piece of a stream
             _check_process(self._pid)
         clock = running_clock.get()
-        data = await self._stream.read(max_bytes, clock.for_next_event())
+        if self._overheard:
+            data, self._overheard = self._overheard, b""
+        else:
+            data = await self._stream.read(max_bytes, clock.for_next_event())
         if clock.link != "answered" and data:  # an end is no answer
             self._link = "reused"
             clock.hear_head(len(data))
@@ -91,8 +96,27 @@ class _AsyncStream(httpcore2.AsyncNetworkStream):
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         _check_process(self._pid)
         running_clock.get().takes(self._link)
-        await self._stream.write(buffer, _write_limit())
+        with self._listening(len(buffer)):
+            await self._stream.write(buffer, _write_limit())
         _sent()
+
+    @contextmanager
+    def _listening(self, size: int) -> Iterator[None]:
+        """Hear a refusal in the midst of an upload: asyncio closes what it cannot write to, and what came with it."""
+        if size <= _PIECE or self.get_extra_info("ssl_object") is not None:
+            yield
+            return
+        try:
+            twin = duplicate(self.get_extra_info("socket"))
+        except OSError as error:  # it was closed, or this process has no descriptor left
+            raise httpcore2.ReadError(str(error)) from error
+        with twin:
+            try:
+                yield
+            except httpcore2.WriteError:  # httpcore2 reads on after it
+                with suppress(OSError):
+                    self._overheard = twin.recv(_PIECE)
+                raise
 
     async def aclose(self) -> None:
         if getpid() == self._pid:
@@ -163,7 +187,12 @@ class _Stream(httpcore2.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
         # A TLS socket takes the descriptor over before it shakes hands: only a duplicate can be hung up meanwhile.
-        with duplicate(self.get_extra_info("socket")) as twin:
+        try:
+            twin = duplicate(self.get_extra_info("socket"))
+        except OSError as error:  # this process has no descriptor left
+            self.close()
+            raise httpcore2.ConnectError(str(error)) from error
+        with twin:
             running_clock.get().interrupt.arm(partial(hang_up, twin))
             return _Stream(self._stream.start_tls(ssl_context, server_hostname, _connect_limit()))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 from . import defaults
 from ._call import Call
 from ._checks import checked_options
-from ._concurrency import async_map, async_pause
+from ._concurrency import Together, async_map, async_pause
 from ._exchange import Configuration, read_shape
 from ._pool import AsyncPool
 from ._secret import Secret
@@ -117,9 +117,7 @@ class AsyncAutoGLM:
 
         Raises an :class:`AutoGLMError`; an incomplete answer is never returned, it is in the error's ``partial``.
         """
-        call = self._configuration.chat(messages, options, stream=False)
-        async with AsyncReplyStream(self._configuration, self._pool, call) as answer:
-            return await answer.finish()
+        return await self._answer(self._configuration.chat(messages, options, stream=False))
 
     def stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> AsyncReplyStream:
         """Ask, and watch the answer come: ``async with glm.stream(...) as stream: async for event in stream: ...``.
@@ -158,14 +156,21 @@ class AsyncAutoGLM:
         if isinstance(many, str | Mapping):
             raise ConfigurationError("map() takes many questions: give a list")
         checked_options(options)
+        running = Together()
 
         async def ask(messages: Messages) -> Reply | AutoGLMError:
             try:
-                return await self.chat(messages, **options)
+                call = self._configuration.chat(messages, options, stream=False)
+                running.add(call.clock)
+                return await self._answer(call)
             except AutoGLMError as error:
                 return error
 
-        return await async_map(ask, list(many), concurrency, progress)
+        try:
+            return await async_map(ask, list(many), concurrency, progress)
+        except BaseException:  # Ctrl-C, or an error of progress
+            running.cancel()
+            raise
 
     async def models(self) -> list[ModelCard]:
         """The models that the server offers."""
@@ -225,6 +230,10 @@ class AsyncAutoGLM:
             await async_pause(clock, 0.5)
         raise clock.error()
 
+    async def _answer(self, call: Call) -> Reply:
+        async with AsyncReplyStream(self._configuration, self._pool, call) as answer:
+            return await answer.finish()
+
     async def _read_route(self, call: Call) -> bytes:
         return await async_read(self._configuration, self._pool, call, self._configuration.policy(call))
 
@@ -232,5 +241,5 @@ class AsyncAutoGLM:
 def _not_of(schema: type[BaseModel], reply: Reply, error: ValueError) -> InvalidReply:
     cut = " (the answer was cut: raise max_tokens)" if reply.finish_reason == "length" else ""
     failure = InvalidReply(f"the answer is not a {schema.__name__}{cut}: {error}")
-    failure.partial = reply
+    failure.partial, failure.attempts = reply, reply.attempts
     return failure

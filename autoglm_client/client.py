@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, Unpack
 from . import defaults
 from ._call import Call
 from ._checks import checked_options
-from ._concurrency import sync_map, sync_pause
+from ._concurrency import Together, sync_map, sync_pause
 from ._exchange import Configuration, read_shape
 from ._pool import Pool
 from ._secret import Secret
@@ -117,9 +117,7 @@ class AutoGLM:
 
         Raises an :class:`AutoGLMError`; an incomplete answer is never returned, it is in the error's ``partial``.
         """
-        call = self._configuration.chat(messages, options, stream=False)
-        with ReplyStream(self._configuration, self._pool, call) as answer:
-            return answer.finish()
+        return self._answer(self._configuration.chat(messages, options, stream=False))
 
     def stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> ReplyStream:
         """Ask, and watch the answer come: ``with glm.stream(...) as stream: for event in stream: ...``.
@@ -156,14 +154,21 @@ class AutoGLM:
         if isinstance(many, str | Mapping):
             raise ConfigurationError("map() takes many questions: give a list")
         checked_options(options)
+        running = Together()
 
         def ask(messages: Messages) -> Reply | AutoGLMError:
             try:
-                return self.chat(messages, **options)
+                call = self._configuration.chat(messages, options, stream=False)
+                running.add(call.clock)
+                return self._answer(call)
             except AutoGLMError as error:
                 return error
 
-        return sync_map(ask, list(many), concurrency, progress)
+        try:
+            return sync_map(ask, list(many), concurrency, progress)
+        except BaseException:  # Ctrl-C, or an error of progress
+            running.cancel()
+            raise
 
     def models(self) -> list[ModelCard]:
         """The models that the server offers."""
@@ -221,6 +226,10 @@ class AutoGLM:
             sync_pause(clock, 0.5)
         raise clock.error()
 
+    def _answer(self, call: Call) -> Reply:
+        with ReplyStream(self._configuration, self._pool, call) as answer:
+            return answer.finish()
+
     def _read_route(self, call: Call) -> bytes:
         return sync_read(self._configuration, self._pool, call, self._configuration.policy(call))
 
@@ -228,5 +237,5 @@ class AutoGLM:
 def _not_of(schema: type[BaseModel], reply: Reply, error: ValueError) -> InvalidReply:
     cut = " (the answer was cut: raise max_tokens)" if reply.finish_reason == "length" else ""
     failure = InvalidReply(f"the answer is not a {schema.__name__}{cut}: {error}")
-    failure.partial = reply
+    failure.partial, failure.attempts = reply, reply.attempts
     return failure

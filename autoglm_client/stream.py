@@ -145,6 +145,7 @@ class ReplyStream:
     def _go_on(self, cut: AutoGLMError) -> None:
         """Ask for the rest of an answer that was cut; raises what cut it where there is none to be had."""
         budget = self._configuration.budget
+        budget.hear(cut)  # not when it came: with the first event in one piece, that would be a success after it
         if not (budget.allows_retries and self._call.go_on(cut)):
             self._fail()
         budget.failed()
@@ -155,6 +156,7 @@ class ReplyStream:
             self._answer.close()
             if not isinstance(error, AutoGLMError) or isinstance(error, Cancelled | DeadlineExceeded):
                 raise
+            budget.hear(error)
             cut.add_note(f"the answer was not resumed: {error}")
             cut.__cause__ = error.with_traceback(None)
             self._failure = self._call.described(cut)
@@ -192,9 +194,8 @@ class ReplyStream:
                     more = False
         except AutoGLMError as error:
             more = False
-            if not call.assembler.complete:  # once complete, nothing that follows can spoil the answer
+            if not call.is_complete():  # once complete, nothing that follows can spoil the answer
                 error.retryable = error.retryable and not self._left
-                self._configuration.budget.hear(error)
                 self._failure = _without_frames(error)
         if not more:
             answer.close()
@@ -238,7 +239,8 @@ class Answer:
             call.begin_attempt()
             try:
                 self._follow()
-            except (ImportError, OSError, TypeError, ValueError) as error:  # a proxy, a certificate, a header, a name
+            except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+                # A proxy, a certificate, a header, a name, a client of the user's own from another event loop.
                 if isinstance(error, AutoGLMError):
                     raise
                 raise ConfigurationError(f"the request to {call.url} cannot be made: {error}") from error
@@ -316,9 +318,10 @@ def _pause(configuration: Configuration, pool: Pool, policy: Policy, clock: Call
     A function, since tenacity's driver is a circle: it must not hold the stream.
     """
     sync_pause(clock, seconds)
+    patience = configuration.clock(defaults.TOTAL_SECONDS)  # of a call without an end
     while policy.awaits_engine and not sync_is_well(configuration, pool, clock.short()):
         sync_pause(clock, defaults.ENGINE_POLL_SECONDS)
-        if not clock.begin():
+        if not clock.begin() or (clock.deadline is None and patience.is_over()):
             raise policy.error if policy.error and not clock.cancelled else clock.error()
 
 

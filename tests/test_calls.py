@@ -10,6 +10,7 @@ from email.utils import format_datetime
 from time import monotonic
 from typing import Any
 
+import h11
 import httpx
 import httpx2
 import pytest
@@ -275,7 +276,14 @@ def test_a_clock_that_ran_out() -> None:
     ("value", "seconds"),
     [
         *[("2", 2.0), (" 1.5 ", 1.5), ("0", 0.0), (None, None), ("", None), ("-1", None), ("nan", None)],
-        *[("inf", None), ("1e9", None), ("soon", None), ("1" * 30, None), ("Wed, 99 Foo 2099 00:00:00 GMT", None)],
+        *[("inf", None), ("1e9", None), ("soon", None)],
+        *[("1" * 30, float("1" * 30)), ("1.0000000000", 1.0)],
+        *[
+            ("9" * 300, float("9" * 300)),
+            ("1" * 400, None),
+            ("1." + "1" * 400, None),
+            ("Wed, 99 Foo 2099 00:00:00 GMT", None),
+        ],
     ],
 )
 def test_retry_after(value: str | None, seconds: float | None) -> None:
@@ -308,6 +316,12 @@ def test_foreign_errors(library: Any, name: str, kind: type[Exception], clock: s
     error = translate(getattr(library, name)(""), call)
     assert type(error) is kind
     assert getattr(error, "clock", None) == clock
+
+
+def test_an_error_of_h11_that_comes_through() -> None:
+    call = Call(method="GET", url="http://h", headers=SecretHeaders({}), clock=CallClock(Timeouts()))
+    assert isinstance(translate(h11.LocalProtocolError("Too much data"), call), ConfigurationError)
+    assert isinstance(translate(h11.RemoteProtocolError("closed"), call), ConnectionFailed)
 
 
 def test_errors_that_are_not_ours_to_translate() -> None:

@@ -163,6 +163,7 @@ def test_parse_of_a_cut_answer(glm: Any) -> None:
     with pytest.raises(InvalidReply, match="raise max_tokens") as caught:
         glm.parse("Where?", Place, max_tokens=2)
     assert partial(caught).finish_reason == "length"
+    assert caught.value.attempts == 1
 
 
 def test_models_health_and_tokens(glm: Any) -> None:
@@ -696,7 +697,20 @@ def test_tls(make_client: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> Non
     trusting = ssl.create_default_context(cafile=certificate)
     monkeypatch.setattr("autoglm_client._transport._tls_context", lambda: trusting)
     with tls_server() as server:
-        assert make_client(server.url.replace("http:", "https:")).chat("x").text == "hello"
+        assert make_client(server.url.replace("http:", "https:")).chat("x" * 100_000).text == "hello"
+
+
+def test_p04_no_descriptor_is_left_for_a_handshake_or_an_upload(monkeypatch: pytest.MonkeyPatch) -> None:
+    def duplicate(_connection: object) -> socket.socket:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("autoglm_client._transport.duplicate", duplicate)
+    with raw_server([ANSWER]) as server, pytest.raises(ConnectionFailed, match="Too many open files") as caught:
+        AutoGLM(server.url.replace("http:", "https:")).chat("x")
+    assert (caught.value.attempts, caught.value.retryable) == (3, True)
+    with raw_server([ANSWER]) as server, pytest.raises(ConnectionFailed, match="Too many open files"):
+        asyncio.run(AsyncAutoGLM(server.url, max_attempts=1).chat("x" * 100_000))
+    gc.collect()  # an open socket would be a warning
 
 
 def test_a_client_of_ones_own_that_times_out() -> None:
@@ -707,6 +721,31 @@ def test_a_client_of_ones_own_that_times_out() -> None:
                     glm.chat("x", timeout=0.2)
                 with pytest.raises(RequestTimedOut), glm.stream("x", timeout=Timeouts(first_token=0.2)):
                     raise AssertionError("not reached")
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", ""])
+@pytest.mark.parametrize("begin", [b"", b": ping\n\n", b"\r\n", b"event: x\n"])
+def test_p17_a_stream_by_any_other_name(make_client: ClientFactory, kind: str, begin: bytes) -> None:
+    head = HEAD.replace(b"Content-Type: text/event-stream", f"Content-Type: {kind}".encode() if kind else b"X: y")
+    script: list[Step] = [head, begin + b"da", 0.05, delta("a")[2:], 0.05, delta("b"), finish(), DONE]
+    with raw_server(script) as server, make_client(server.url, max_attempts=1).stream("x") as stream:
+        assert [event.text for event in stream if isinstance(event, TextDelta)] == ["a", "b"]
+        assert stream.reply.timing.first_token is not None
+
+
+@pytest.mark.parametrize("library", [httpx2, httpx], ids=lambda library: library.__name__)
+async def test_p06_pings_feed_no_clock_with_a_client_of_ones_own_either(library: Any) -> None:
+    limits = Timeouts(first_token=0.3, between_tokens=9.0, total=9.0)
+    pings: list[Step] = [b": ping\n\n", 0.05]
+    with raw_server([HEAD, *pings * 400]) as server:
+        with library.Client(trust_env=False) as own, pytest.raises(RequestTimedOut) as caught:
+            AutoGLM(server.url, http_client=own, max_attempts=1).stream("x", timeout=limits).__enter__()
+        assert caught.value.clock == "first_token"
+        async with library.AsyncClient(trust_env=False) as mine:
+            glm = AsyncAutoGLM(server.url, http_client=mine, max_attempts=1)
+            with pytest.raises(RequestTimedOut) as caught:
+                await glm.stream("x", timeout=limits).__aenter__()
+        assert caught.value.clock == "first_token"
 
 
 def test_many_threads_at_once(server: ScriptedServer) -> None:

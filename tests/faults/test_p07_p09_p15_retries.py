@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import threading
 import time
@@ -22,6 +23,7 @@ from autoglm_client import (
     RequestTimedOut,
     ServerDied,
     ServerFailed,
+    StreamInterrupted,
     Timeouts,
 )
 from autoglm_client._retry import Budget, Policy, budget_of
@@ -104,6 +106,7 @@ def test_p07_a_late_first_token_is_waited_for_twice_and_no_more(make_client: Cli
     with raw_server([HEAD, 20.0]) as server, make_client(server.url, max_attempts=5) as glm:
         with pytest.raises(RequestTimedOut) as caught, glm.stream("x", timeout=Timeouts(first_token=0.2)):
             raise AssertionError("not reached")
+        server.wait_for(2)
         assert (caught.value.clock, len(server.requests)) == ("first_token", 2)
         assert server.hung_up.wait(SOON)
 
@@ -126,8 +129,8 @@ def test_p08_nonsense_is_ignored(make_client: ClientFactory, value: str) -> None
         assert time.monotonic() - started < SOON
 
 
-@pytest.mark.parametrize(("value", "timeout"), [("61", 600.0), ("5", 3.0)])
-def test_p08_a_wait_that_is_too_long_fails_at_once(make_client: ClientFactory, value: str, timeout: float) -> None:
+@pytest.mark.parametrize(("value", "timeout"), [("61", 600.0), ("5", 3.0), ("1000000000", 600.0), ("9" * 19, None)])
+def test_p08_a_wait_that_is_too_long_fails_at_once(make_client: ClientFactory, value: str, timeout: Any) -> None:
     with raw_server([plain(b"", "429 Too Many", f"Retry-After: {value}")]) as server:
         started = time.monotonic()
         with pytest.raises(RateLimited) as caught:
@@ -313,6 +316,45 @@ def test_p09_a_server_that_is_gone_after_its_engine_died(make_client: ClientFact
         assert b"/health" in server.requests[2]
 
 
+@pytest.mark.parametrize("resume", ["never", "always"])
+def test_p09_a_death_is_remembered_that_came_with_the_first_event(make_client: ClientFactory, resume: str) -> None:
+    died = HEAD + delta("a") + DEAD_IN_A_STREAM.partition(b"\r\n\r\n")[2]
+    with raw_server([died], [BUSY], [WELL], [ANSWER]) as server:
+        glm = make_client(server.url, resume=resume)
+        with pytest.raises(ServerDied):
+            glm.chat("x")
+        assert budget_of(server.url).engine_died
+        assert glm.chat("x").attempts == 2
+
+
+def test_p09_a_death_is_remembered_that_the_rest_of_an_answer_told(make_client: ClientFactory) -> None:
+    with raw_server([HEAD, delta("a"), 0.1, reset], [DEAD]) as server:
+        with pytest.raises(StreamInterrupted), make_client(server.url).stream("x", resume="always") as stream:
+            stream.finish()
+        assert budget_of(server.url).engine_died
+
+
+def test_p09_a_dead_engine_is_not_waited_for_without_end(
+    make_client: ClientFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autoglm_client.defaults.TOTAL_SECONDS", 1.0)
+    with raw_server([DEAD]) as server:
+        started = time.monotonic()
+        stream = make_client(server.url).stream("x", timeout=None)
+        alarm = threading.Timer(8, stream.cancel)
+        alarm.start()
+        with pytest.raises(ServerDied) as caught:
+            stream.__enter__()
+        alarm.cancel()
+        assert 0.5 < time.monotonic() - started < SOON
+        assert caught.value.attempts == 1
+        longer = make_client(server.url, timeout=4.0)
+        started = time.monotonic()
+        with pytest.raises(ServerDied):
+            longer.chat("x")
+        assert time.monotonic() - started > 3  # who gave it more time has it
+
+
 def test_p10_cancel_while_a_dead_engine_is_waited_for(make_client: ClientFactory) -> None:
     for waiting in ([plain(b"", "503 Service Unavailable")], [20.0]):
         with raw_server([DEAD], waiting) as server:
@@ -349,3 +391,39 @@ def test_p02_half_a_second_after_the_end_and_no_more(make_client: ClientFactory,
             assert stream.finish().text == "a"
         assert time.monotonic() - started < 2
         assert server.hung_up.wait(SOON)
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+LONG = plain(BODY).replace(f"Length: {len(BODY)}".encode(), f"Length: {len(BODY) + 9}".encode())
+BADLY_ENDED: dict[str, list[Step]] = {
+    "no last chunk": [CHUNKED + f"{len(BODY):x}\r\n".encode() + BODY + b"\r\n"],
+    "a chunk that is none": [CHUNKED + f"{len(BODY):x}\r\n".encode() + BODY + b"\r\nnonsense\r\n"],
+    "closed too early": [LONG],
+    "reset": [LONG, 0.1, reset],
+    "left open": [LONG, 20.0],
+    "compressed, without the checksum": [plain(gzip.compress(BODY)[:-4], "200 OK", "Content-Encoding: gzip")],
+}
+
+
+@pytest.mark.parametrize("script", BADLY_ENDED.values(), ids=BADLY_ENDED)
+def test_p02_a_whole_answer_is_an_answer_however_its_body_ends(make_client: ClientFactory, script: list[Step]) -> None:
+    with raw_server(script) as server:
+        reply = make_client(server.url, timeout=1.5 if 20.0 in script else 10.0).chat("x")
+        assert (reply.text, reply.finish_reason, reply.attempts) == ("hello", "stop", 1)
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("body", [BODY[:-1], b'{"choices":[{"index":0,"message":{"content":"hello"}}]}', b"", b"{}"])
+def test_p01_what_is_no_whole_answer_stays_the_error_that_it_was(make_client: ClientFactory, body: bytes) -> None:
+    long = plain(body).replace(f"Length: {len(body)}".encode(), f"Length: {len(body) + 9}".encode())
+    with raw_server([long]) as server, pytest.raises(ConnectionFailed) as caught:
+        make_client(server.url).chat("x")
+    assert (caught.value.attempts, caught.value.partial) == (3, None)
+
+
+def test_p02_the_rest_of_an_answer_is_not_the_answer(make_client: ClientFactory) -> None:
+    with raw_server([HEAD, delta("so far"), 0.1, reset], [LONG]) as server, make_client(server.url) as glm:
+        with pytest.raises(StreamInterrupted) as caught, glm.stream("x", resume="always") as stream:
+            stream.finish()
+        assert caught.value.partial is not None
+        assert caught.value.partial.text == "so far"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 import threading
 import time
 import weakref
@@ -16,6 +18,8 @@ import httpx2
 import pytest
 
 from autoglm_client import AsyncAutoGLM, AutoGLM, AutoGLMError, Cancelled, Reply, StreamInterrupted, Timeouts
+from autoglm_client._concurrency import Together
+from autoglm_client.timeouts import CallClock
 
 from ..conftest import ClientFactory
 from ..raw_server import DONE, HEAD, Step, deaf_server, delta, finish, kept, next_request, plain, raw_server
@@ -382,3 +386,32 @@ def test_p10_many_cancel_one_stream(make_client: ClientFactory) -> None:
         with at_once(), pytest.raises(AutoGLMError) as caught:
             read(stream)
         assert type(caught.value) is Cancelled
+
+
+def interrupt_when_asked(server: Any, requests: int) -> None:
+    server.wait_for(requests)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_p10_ctrl_c_ends_the_calls_of_a_map_and_no_other() -> None:
+    with raw_server([HEAD, delta("a"), 20.0]) as server, AutoGLM(server.url) as glm, glm.stream("x") as other:
+        threading.Thread(target=interrupt_when_asked, args=(server, 3), daemon=True).start()
+        with at_once(), pytest.raises(KeyboardInterrupt):
+            glm.map(["x"] * 4, concurrency=2)
+        assert server.hung_up.wait(AT_ONCE)
+        assert len(server.requests) == 3
+        assert not other._call.clock.cancelled
+
+
+def test_p10_an_error_of_progress_ends_the_calls_of_a_map(make_client: ClientFactory) -> None:
+    with raw_server([0.3, ANSWER], [20.0]) as server:
+        with at_once(), pytest.raises((ZeroDivisionError, ExceptionGroup)):
+            make_client(server.url).map(["x"] * 4, concurrency=2, progress=lambda done, _: 1 // (done - 1))
+        assert server.hung_up.wait(AT_ONCE)
+
+
+def test_p10_a_call_that_begins_when_its_map_has_ended_ends_too() -> None:
+    together, clock = Together(), CallClock(Timeouts())
+    together.cancel()
+    together.add(clock)
+    assert clock.cancelled

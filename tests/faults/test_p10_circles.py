@@ -22,6 +22,7 @@ SOON = 0.3  # seconds
 UNAVAILABLE = plain(b"{}", "503 Service Unavailable", "Retry-After: 0")
 WAIT = plain(b"{}", "503 Service Unavailable", "Retry-After: 20")
 CUT: list[Step] = [HEAD, delta("hello"), reset]
+WHOLE = plain(b'{"choices":[{"index":0,"message":{"content":"hello"},"finish_reason":"stop"}]} ')
 FINE: list[Step] = [HEAD, delta("hello"), finish()]
 
 ENDS: dict[str, tuple[list[list[Step]], dict[str, Any]]] = {
@@ -40,6 +41,8 @@ ENDS: dict[str, tuple[list[list[Step]], dict[str, Any]]] = {
     "an error as the first event": ([[HEAD, event('{"error":{"code":500}}')]], {"max_attempts": 1}),
     "no event": ([[HEAD, event("{")]], {}),
     "an event, then none": ([[HEAD + delta("hello") + event("{")]], {}),
+    "an answer in one piece, cut": ([[plain(b"{}" * 9)[:-9]]], {"max_attempts": 1}),
+    "a whole answer, cut": ([[WHOLE[:-1]]], {}),
     "not HTTP": ([[b"hello\r\n\r\n"]], {}),
     "a bomb's head": ([[HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n"), b"hello"]], {}),
     "elsewhere": ([[plain(b"", "307 Temporary Redirect", "Location: http://127.0.0.1:9/")]], {}),

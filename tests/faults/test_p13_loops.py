@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 
+import httpx
+import httpx2
 import pytest
 
-from autoglm_client import AsyncAutoGLM, Cancelled, Launch
+from autoglm_client import AsyncAutoGLM, Cancelled, ConfigurationError, Launch
 from server_stub import ScriptedServer
 
 from ..raw_server import HEAD, delta, raw_server
@@ -46,6 +48,19 @@ def test_p13_one_run_after_another(server: ScriptedServer, new_loop: LoopFactory
 
     for number in range(4):
         run(new_loop, ask(number))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=lambda library: library.__name__)
+def test_p13_a_client_of_ones_own_stays_in_its_loop(
+    server: ScriptedServer, new_loop: LoopFactory, library: Any
+) -> None:
+    own = library.AsyncClient(trust_env=False)
+    glm = AsyncAutoGLM(server.base_url, http_client=own)
+    run(new_loop, answers(glm, "A"))
+    with pytest.raises(ConfigurationError, match="Event loop is closed"):
+        run(new_loop, answers(glm, "B"))
+    gc.collect()
 
 
 def test_p13_two_loops_at_once(server: ScriptedServer, new_loop: LoopFactory) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from autoglm_client import (
     AuthenticationFailed,
+    AutoGLMError,
     BadRequest,
+    ConnectionFailed,
     ContextOverflow,
     NotFound,
     RateLimited,
@@ -70,6 +73,15 @@ def test_p19_as_a_status(
             assert raised.partial is None
 
 
+@pytest.mark.parametrize("status", ["201 Created", "202 Accepted", "206 Partial Content"])
+def test_p19_an_unexpected_status_keeps_the_words(make_client: ClientFactory, status: str) -> None:
+    with raw_server([plain(b'{"detail":"queued"}', status)]) as server:
+        for ask in asks(make_client(server.url)):
+            with pytest.raises(StatusError, match=r"unexpected status: queued$") as caught:
+                ask()
+            assert (type(caught.value), caught.value.status) == (StatusError, int(status[:3]))
+
+
 @pytest.mark.parametrize("begun", [False, True], ids=["first", "later"])
 @pytest.mark.parametrize(
     ("status", "body", "kind", "words"), [case for case in REFUSALS if b'"code"' in case[1]], ids=str
@@ -90,3 +102,25 @@ def test_p19_inside_a_stream(
 def test_p19_each_kind_has_a_category_of_its_own() -> None:
     kinds = {kind for _, _, kind, _ in REFUSALS}
     assert len({kind.category for kind in kinds}) == len(kinds) == 7
+
+
+@pytest.mark.parametrize(
+    "answer", [plain(b'{"detail":"too much"}', "413 Payload Too Large"), b""], ids=["413", "nothing"]
+)
+def test_p19_a_refusal_in_the_midst_of_an_upload(make_client: ClientFactory, answer: bytes) -> None:
+    connections: list[socket.socket] = []
+
+    def refuse(connection: socket.socket) -> NoReturn:
+        connections.append(connection)
+        with connection:
+            connection.recv(1024)
+            connection.sendall(answer)
+        raise OSError("it reads no more")
+
+    with raw_server([], wrap=refuse) as server, pytest.raises(AutoGLMError) as caught:
+        make_client(server.url).chat("x" * 12_000_000)
+    if answer:
+        assert (type(caught.value), len(connections)) == (BadRequest, 1)
+        assert "413" in str(caught.value)
+    else:
+        assert (type(caught.value), len(connections)) == (ConnectionFailed, 3)

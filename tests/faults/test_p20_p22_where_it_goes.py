@@ -103,6 +103,13 @@ def test_p21_a_post_never_becomes_a_get(make_client: ClientFactory, status: int)
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("location", ["/v1/\x7f", "/v1/" + "x" * 9_000, "/v1/" + "x" * 70_000])
+def test_p21_an_address_that_is_none_is_the_servers_fault(make_client: ClientFactory, location: str) -> None:
+    with raw_server([redirect(location)]) as server, pytest.raises(Redirected) as caught:
+        make_client(server.url).chat("x")
+    assert (caught.value.attempts, caught.value.status, len(server.requests)) == (1, 307, 1)
+
+
 URL = "http://h:8000/v1/chat"
 
 
