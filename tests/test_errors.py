@@ -136,7 +136,7 @@ def test_half_a_character_in_an_error_can_be_printed() -> None:
 
 
 def test_a_dead_engine_by_its_type_alone() -> None:
-    body = {"error": {"message": "", "type": "EngineDeadError", "code": 500}}
+    body = {"error": {"message": "it stopped", "type": "EngineDeadError", "code": 500}}
     assert type(status_error(500, body)) is type(status_error(0, body)) is ServerDied
 
 
