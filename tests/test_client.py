@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import httpx2
@@ -698,6 +698,23 @@ def test_tls(make_client: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("autoglm_client._transport._tls_context", lambda: trusting)
     with tls_server() as server:
         assert make_client(server.url.replace("http:", "https:")).chat("x" * 100_000).text == "hello"
+
+
+async def test_p04_what_a_refusal_of_an_upload_says_in_tls_is_no_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it is deciphered, which nothing does any more."""
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_side.load_cert_chain(str(DATA / "localhost.pem"))
+    trusting = ssl.create_default_context(cafile=str(DATA / "localhost.pem"))
+    monkeypatch.setattr("autoglm_client._transport._tls_context", lambda: trusting)
+
+    def refuse(connection: socket.socket) -> NoReturn:
+        with server_side.wrap_socket(connection, server_side=True) as wrapped:
+            wrapped.recv(1024)
+            wrapped.sendall(ANSWER)
+        raise OSError("it reads no more")
+
+    with raw_server([], wrap=refuse) as server, pytest.raises(ConnectionFailed):
+        await AsyncAutoGLM(server.url.replace("http:", "https:"), max_attempts=1).chat("x" * 12_000_000)
 
 
 def test_p04_no_descriptor_is_left_for_a_handshake_or_an_upload(monkeypatch: pytest.MonkeyPatch) -> None:
