@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol, get_args
@@ -239,6 +239,8 @@ def _signals_interrupt() -> Iterator[None]:
 
 
 def _say(line: str) -> None:
-    with suppress(OSError):  # a terminal that has gone, or `head`, is no reason to stop a server
+    try:
         sys.stderr.write(_CONTROL.sub("�", line) + "\n")  # at once: print() may be interrupted before the line's end
         sys.stderr.flush()
+    except OSError:  # a terminal that has gone, or `head`, stops no server; nor may Python fail at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())

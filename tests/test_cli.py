@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import struct
 import subprocess
@@ -127,9 +128,14 @@ def test_a_tool_call(server: ScriptedServer, capsys: pytest.CaptureFixture[str])
         assert "calls the tool add({})" in run("ask", "x", "--base-url", tools.url, capsys=capsys)[1]
 
 
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
 def test_a_full_disk() -> None:
     with Path("/dev/full").open("w") as full:
-        run = subprocess.run(command("demo"), stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+        run = subprocess.run(
+            command("demo"), stdout=full, stderr=subprocess.PIPE, env=BUFFERED, text=True, check=False, timeout=60
+        )
     assert run.returncode == 1
     assert run.stderr == "autoglm: [Errno 28] No space left on device\n"
 

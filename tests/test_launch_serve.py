@@ -55,9 +55,9 @@ class Serving:
 
     def __init__(self, *options: object, **environment: str) -> None:
         command = [sys.executable, "-m", "server_stub", "--profile", "tiny", "--force", *map(str, options)]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | environment, stderr=subprocess.PIPE, text=True
-        )
+        environment = os.environ | environment
+        environment.pop("PYTHONUNBUFFERED", None)  # most have it not
+        self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
         self._alarm = threading.Timer(40, self.process.kill)  # a test that waits for nothing ends
         self._alarm.start()
 
