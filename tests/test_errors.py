@@ -80,6 +80,7 @@ REFUSALS: list[tuple[int, Any, type[StatusError]]] = [
     (400, {"error": {"code": "1261", "message": "Prompt 超长"}}, ContextOverflow),
     (400, {"error": {"code": "1301", "message": "敏感内容"}}, ContentFiltered),
     (400, {"errors": {"message": "ModelScope says no"}}, BadRequest),
+    (500, {"error": {"message": ["no", "text"]}}, ServerFailed),
     (500, {"error": {"message": "boom", "type": "InternalServerError", "code": 500}}, ServerFailed),
     (500, {"error": {"message": "EngineCore encountered an issue. See stack trace.", "code": 500}}, ServerDied),
     (500, {"error": {"message": "Engine Dead Error"}}, ServerDied),

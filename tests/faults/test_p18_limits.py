@@ -249,6 +249,15 @@ def test_p18_a_complete_answer_may_be_cut_after_its_end(make_client: ClientFacto
             assert [ask() for ask in asks(make_client(server.url))] == ["hello", "hello"]
 
 
+def test_p18_hints_without_end_are_refused(make_client: ClientFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """h11 limits one head, but not how many there are."""
+    monkeypatch.setattr("autoglm_client.defaults.MAX_HEAD_BYTES", 10_000)
+    with raw_server([endless(b"HTTP/1.1 103 Early Hints\r\n\r\n")]) as server:
+        with pytest.raises(InvalidReply, match="headers of the server's answer are larger"):
+            make_client(server.url).chat("x")
+        assert len(server.requests) == 1
+
+
 def flood(data: bytes) -> Step:
     """The same again and again, for longer than any clock; then the end."""
 
