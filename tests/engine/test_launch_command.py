@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -76,7 +75,6 @@ def parsed() -> list[dict[str, Any]]:
     done = subprocess.run(
         [str(engine_python()), str(HERE / "parse_commands.py")],
         input=json.dumps(asked),
-        env=os.environ | {"PYTHONPATH": str(HERE / "torchvision_hook")},
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,7 +1,8 @@
 """Let torchvision be imported where its compiled operators do not load: its CUDA build beside torch's CPU build.
 
-Python runs a ``sitecustomize`` from PYTHONPATH at the start of every process, those that vLLM spawns included. Just
-before the first import of torchvision, this one tries its compiled library, and if that does not load declares the two
+``scripts/install-engine`` puts it into the environment, with a ``.pth`` file that imports it at the start of every
+process, those that vLLM spawns included (a ``sitecustomize`` would not do: Debian's Python has one of its own). Just
+before the first import of torchvision, it tries the compiled library, and if that does not load declares the two
 operators that the import asks for. Nothing in these tests calls them.
 """
 
