@@ -97,7 +97,7 @@ class Lesson:
     picture: bool = False
 
 
-PICTURE: ImagePart = {"type": "image_url", "image_url": {"url": ""}}
+PICTURE: ImagePart = {"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}
 """Stands for the screenshot."""
 
 
