@@ -165,7 +165,7 @@ def test_the_prompt_is_rendered_as_text(glm: AutoGLM) -> None:
 async def test_a_replica_is_killed_at_work(server: Server) -> None:
     begun = asyncio.Semaphore(0)
     async with server.async_client() as glm:
-        calls = [asyncio.create_task(streamed(glm, begun)) for _ in range(STREAMS)]
+        calls: list[asyncio.Task[Any]] = [asyncio.create_task(streamed(glm, begun)) for _ in range(STREAMS)]
         async with asyncio.timeout(60):
             for _ in range(STREAMS):
                 await begun.acquire()
