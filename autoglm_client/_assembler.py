@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from . import defaults
 from ._resume import Beginning
@@ -74,11 +74,12 @@ class Assembler:
         self._head: Chunk = {}
         self._begun = False
         self._usage: UsageCounts | None = None
-        self._ended = False
         self._beginning: Beginning | None = None
         self._earlier_usage: Usage | None = None
         self._logprobs_bytes = 0
         self.events: deque[Event] = deque()
+        self.ended = False
+        """Whether the server itself has said that nothing more comes."""
         self.started = False
         """Whether anything of the answer has arrived; the role alone is nothing."""
         self._finished = 0
@@ -97,10 +98,10 @@ class Assembler:
     def feed(self, data: bytes) -> None:
         """Take the next bytes of a stream; raises when they hold an error, or no completion."""
         for text in self._sse.feed(data):
-            if self._ended or not text:
+            if self.ended or not text:
                 continue
             if text.startswith("[DONE]"):
-                self._ended = True
+                self.ended = True
                 self.close()  # nothing else will come
             else:
                 self._add(_decode(text), text)
@@ -139,7 +140,7 @@ class Assembler:
         """What is fed from now on is the rest of the answer, from a request of its own."""
         self._beginning = self.beginning()
         self._sse = SSEDecoder(self._max_event_bytes)
-        self._begun = self._ended = False
+        self._begun = self.ended = False
         self._earlier_usage, self._usage = self._counted(), None
 
     def reply(self, timing: Timing | None = None, attempts: int = 1) -> Reply:
@@ -176,12 +177,19 @@ class Assembler:
                 self._choices[index] = builder
             if builder.finish_reason is None:
                 logprobs = logprobs or bool(choice.get("logprobs"))
+                if choice.get("finish_reason") in _BROKEN_OFF:
+                    self._break_off(builder, choice)
                 self.tokens += builder.add(choice)
                 self._finished += builder.finish_reason is not None
         if logprobs:
             self._logprobs_bytes += memory_for(text)
             _check(self._logprobs_bytes, defaults.MAX_TREE_BYTES, "bytes of logprobs")
         self.started = self.started or self.tokens > 0
+
+    def _break_off(self, builder: _ChoiceBuilder, choice: ChunkChoice) -> NoReturn:
+        self.tokens += builder.add({**choice, "finish_reason": None})
+        self.started, self.ended = self.started or self.tokens > 0, True
+        raise StreamInterrupted(f"the server broke the answer off (finish_reason {choice.get('finish_reason')!r})")
 
     def _begin(self, chunk: Chunk) -> None:
         if self._beginning is not None:
@@ -295,8 +303,6 @@ class _ChoiceBuilder:
         if self._repeats and self._stop_on_repetition:
             self._finish(REPETITION)
         elif reason := choice.get("finish_reason"):
-            if reason in _BROKEN_OFF:
-                raise StreamInterrupted(f"the server broke the answer off (finish_reason {reason!r})")
             self._finish(reason)
         return bool(reasoning or content or delta.get("tool_calls") or self.finish_reason)
 

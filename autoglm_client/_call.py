@@ -26,7 +26,7 @@ from .reply import Reply, Timing
 from .timeouts import CallClock, running_clock
 from .wire import Resume
 
-_LIBRARIES = {"httpx", "httpx2", "h11"}  # h11's own errors come through where a header does not fit the body
+_HTTP = {"httpx", "httpx2", "h11"}  # h11's own errors come through where a header does not fit the body
 _MAX_WORDS = 200  # characters of the library's own text: h11 repeats a whole line
 
 _BEGINS_A_STREAM = re.compile(rb"[\r\n]{0,9}(?::|data:|event:)")
@@ -101,7 +101,7 @@ class Call:
         return reason is None
 
     def _obstacle(self, cut: AutoGLMError) -> str | None:
-        if self.resume == "never" or type(cut) is not StreamInterrupted:
+        if self.resume == "never" or type(cut) is not StreamInterrupted or self.assembler.ended:
             return "it was not merely cut"
         if self.resumed:
             return "it had been resumed before"
@@ -316,7 +316,7 @@ def translate(error: Exception, call: Call) -> AutoGLMError | None:
         return call.clock.error()  # whatever happened, it happened because somebody pulled the plug
     if isinstance(error, AutoGLMError):
         return error
-    names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.partition(".")[0] in _LIBRARIES}
+    names = {cls.__name__ for cls in type(error).__mro__ if cls.__module__.partition(".")[0] in _HTTP}
     if not names:
         return None
     if "TimeoutException" in names:

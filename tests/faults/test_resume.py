@@ -214,6 +214,8 @@ SECOND_ANSWER = event(json.dumps({"choices": [{"index": 1, "delta": {"content": 
         (CUT, {"continue_final_message": True, "add_generation_prompt": False}, "how the prompt ends"),
         (CUT + event('{"error":{"message":"broken","code":500}}'), {}, "not merely cut"),
         (CUT + event("{"), {}, "not merely cut"),
+        (CUT + finish("abort"), {}, "not merely cut"),
+        (CUT + DONE, {}, "not merely cut"),
     ],
 )
 def test_it_is_refused(make_client: ClientFactory, cut: bytes, options: dict[str, Any], why: str) -> None:
